@@ -1,0 +1,212 @@
+"""The K/V cache of the target: slots of rows, lengths instead of trims.
+
+Invariants (tests/model/test_cache.py holds a property test for each):
+
+I1  Keys at positions below `lengths[slot]` (inside the window, for window layers) are those of the
+    committed tokens.
+I2  A mask made from absolute positions, `k <= q` and `k > q - window`, is the only way to read.
+    Padding, stale and provisional slots are never visible. They hold finite values: buffers start
+    at zero and a failed row is wiped, because 0 · NaN leaks through attention.
+I3  A window layer is a ring of C = window + max_block slots per row, position p in slot p mod C. A
+    verify of at most max_block tokens overwrites no key that a query or the drafter may still see.
+    C does not depend on the draft length in use, so key order, and with it the last bit, is the
+    same with and without speculation.
+I4  Only `commit` and `release` change a length. Writes beyond it are provisional: rejecting drafts
+    is doing nothing.
+
+A full layer holds one buffer per slot, which grows in steps; a window layer holds all rings in one
+buffer. A prompt chunk attends to (ring before the write ++ chunk), since it may be longer than the
+ring, and stores its tail. No other operation copies K/V: writes go into the buffers in place,
+which MLX does only while nobody else holds them, so a view of a buffer never outlives its forward.
+"""
+
+import mlx.core as mx
+import numpy as np
+
+from mtp_mlx.config import LayerSpec
+from mtp_mlx.model.batch import Row
+
+# Reads of a full layer are rounded up to this many keys: softmax then sums the same lanes in the
+# same order however many masked keys follow, which keeps rows bit-identical on CPU.
+KEY_STEP = 64
+# A full layer grows by at least this many keys, and by an eighth of itself.
+GROWTH_STEP = 256
+
+
+def round_up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+def ring_positions(end: int, capacity: int) -> np.ndarray:
+    """Position held by each slot [C] of a ring in which positions below `end` were written.
+
+    Negative where the slot is empty. Slots that hold provisional keys of rejected drafts read as
+    positions a whole ring earlier, which every mask excludes.
+    """
+    slots = np.arange(capacity)
+    return end - 1 - (end - 1 - slots) % capacity
+
+
+class FullLayer:
+    """Keys and values of a full-attention layer: one growing buffer [C, G, K] per slot."""
+
+    def __init__(self, spec: LayerSpec, num_slots: int, dtype: mx.Dtype) -> None:
+        self.shape = (spec.kv_heads, spec.head_dim)
+        self.dtype = dtype
+        self.keys: list[mx.array | None] = [None] * num_slots
+        self.values: list[mx.array | None] = [None] * num_slots
+
+    def reserve(self, slot: int, end: int) -> None:
+        """Make room for positions below `end`: the only step that copies."""
+        old = self.keys[slot]
+        have = 0 if old is None else old.shape[0]
+        if end <= have:
+            return
+        capacity = round_up(max(end, have + max(GROWTH_STEP, have // 8)), KEY_STEP)
+        for buffers in (self.keys, self.values):
+            buffers[slot] = _grown(buffers[slot], capacity, self.shape, self.dtype)
+
+    def write(self, row: Row, keys: mx.array, values: mx.array) -> None:
+        """Store keys and values [T, G, K] at the row's positions."""
+        _buffer(self.keys, row.slot)[row.start : row.end] = keys
+        _buffer(self.values, row.slot)[row.start : row.end] = values
+
+    def read(self, slot: int, count: int) -> tuple[mx.array, mx.array]:
+        """Keys and values [1, G, count, K], a view."""
+        keys = _buffer(self.keys, slot)[:count]
+        values = _buffer(self.values, slot)[:count]
+        return keys.transpose(1, 0, 2)[None], values.transpose(1, 0, 2)[None]
+
+    def release(self, slot: int) -> None:
+        self.keys[slot] = None
+        self.values[slot] = None
+
+    def copy(self, source: int, target: int) -> None:
+        for buffers in (self.keys, self.values):
+            held = buffers[source]
+            buffers[target] = None if held is None else mx.array(held)
+
+
+class WindowLayer:
+    """Keys and values of a sliding layer: rings of C slots for all rows, one buffer [slots·C, G, K]."""
+
+    def __init__(self, spec: LayerSpec, max_block: int, dtype: mx.Dtype) -> None:
+        assert spec.window is not None
+        self.window = spec.window
+        self.capacity = spec.window + max_block
+        self.shape = (spec.kv_heads, spec.head_dim)
+        self.dtype = dtype
+        self.num_slots = 0
+        self.keys = mx.zeros((0, *self.shape), dtype)
+        self.values = mx.zeros((0, *self.shape), dtype)
+
+    def reserve(self, slot: int, most: int) -> None:
+        """Make room for `slot`, doubling up to `most` slots; copies only when a slot is new."""
+        if slot < self.num_slots:
+            return
+        self.num_slots = min(most, max(slot + 1, 2 * self.num_slots))
+        rows = self.num_slots * self.capacity
+        self.keys = _grown(self.keys, rows, self.shape, self.dtype)
+        self.values = _grown(self.values, rows, self.shape, self.dtype)
+
+    def write(self, flat: mx.array, keys: mx.array, values: mx.array) -> None:
+        """Store keys and values [N, G, K] at flat slots [N] (slot · C + position mod C)."""
+        self.keys[flat] = keys
+        self.values[flat] = values
+
+    def read(self, first: int, last: int) -> tuple[mx.array, mx.array]:
+        """Rings of slots first..last as keys and values [B, G, C, K], a view."""
+        low, high = first * self.capacity, (last + 1) * self.capacity
+        shape = (last + 1 - first, self.capacity, *self.shape)
+        keys = self.keys[low:high].reshape(shape).transpose(0, 2, 1, 3)
+        values = self.values[low:high].reshape(shape).transpose(0, 2, 1, 3)
+        return keys, values
+
+    def wipe(self, slot: int) -> None:
+        low, high = slot * self.capacity, (slot + 1) * self.capacity
+        if slot < self.num_slots:
+            self.keys[low:high] = mx.zeros((self.capacity, *self.shape), self.dtype)
+            self.values[low:high] = mx.zeros((self.capacity, *self.shape), self.dtype)
+
+    def copy(self, source: int, target: int) -> None:
+        low, to = source * self.capacity, target * self.capacity
+        self.keys[to : to + self.capacity] = self.keys[low : low + self.capacity]
+        self.values[to : to + self.capacity] = self.values[low : low + self.capacity]
+
+
+def _grown(
+    old: mx.array | None, capacity: int, shape: tuple[int, int], dtype: mx.Dtype
+) -> mx.array:
+    """A zeroed buffer [capacity, G, K] that begins with the old one."""
+    buffer = mx.zeros((capacity, *shape), dtype)
+    if old is not None and old.shape[0]:
+        buffer[: old.shape[0]] = old
+    return buffer
+
+
+def _buffer(buffers: list[mx.array | None], slot: int) -> mx.array:
+    held = buffers[slot]
+    assert held is not None, f"slot {slot} was not reserved"
+    return held
+
+
+class Cache:
+    """K/V of `num_slots` rows for the layers that own any; `lengths[slot]` tokens are committed."""
+
+    def __init__(
+        self, layers: tuple[LayerSpec, ...], num_slots: int, max_block: int, dtype: mx.Dtype
+    ) -> None:
+        self.num_slots = num_slots
+        self.max_block = max_block
+        self.lengths = [0] * num_slots
+        self.full: dict[int, FullLayer] = {}
+        self.window: dict[int, WindowLayer] = {}
+        self._written = [0] * num_slots
+        for spec in layers:
+            if spec.reads_from != spec.index:
+                continue
+            if spec.window is None:
+                self.full[spec.index] = FullLayer(spec, num_slots, dtype)
+            else:
+                self.window[spec.index] = WindowLayer(spec, max_block, dtype)
+
+    def begin(self, rows: tuple[Row, ...], *, is_chunk: bool) -> None:
+        """Make room for the tokens of one forward, which are provisional until committed."""
+        for row in rows:
+            if row.start < self.lengths[row.slot]:
+                raise ValueError(f"slot {row.slot}: position {row.start} is committed already")
+            if row.length > self.max_block and not is_chunk:
+                raise ValueError(f"a block of {row.length} tokens, the ring allows {self.max_block}")
+            self._written[row.slot] = max(self._written[row.slot], row.end)
+            for full in self.full.values():
+                full.reserve(row.slot, row.end)
+            for window in self.window.values():
+                window.reserve(row.slot, self.num_slots)
+
+    def commit(self, slot: int, count: int) -> None:
+        """Keep the next `count` written tokens of a row."""
+        length = self.lengths[slot] + count
+        if count < 0 or length > self._written[slot]:
+            raise ValueError(f"slot {slot}: commit of {count} tokens, written up to "
+                             f"{self._written[slot]}, length {self.lengths[slot]}")
+        self.lengths[slot] = length
+
+    def release(self, slot: int, *, wipe: bool = False) -> None:
+        """Forget a row; `wipe` also zeroes its rings, as a row with NaN must."""
+        self.lengths[slot] = 0
+        self._written[slot] = 0
+        for full in self.full.values():
+            full.release(slot)
+        if wipe:
+            for window in self.window.values():
+                window.wipe(slot)
+
+    def copy(self, source: int, target: int) -> None:
+        """Make row `target` an independent copy of row `source`."""
+        for full in self.full.values():
+            full.copy(source, target)
+        for window in self.window.values():
+            window.reserve(max(source, target), self.num_slots)
+            window.copy(source, target)
+        self.lengths[target] = self.lengths[source]
+        self._written[target] = self._written[source]

@@ -1,0 +1,149 @@
+"""Feed-forward parts: the dense GeGLU MLP, the router and our own expert layer.
+
+Expert weights are [E, out, in] under `experts.switch_glu.{gate,up,down}_proj`, the layout of
+converted checkpoints. Rows are sorted by expert when there are many, so that equal experts meet.
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mtp_mlx.config import ExpertSpec, LayerSpec
+from mtp_mlx.model.backend import on_gpu
+
+# Sorting costs two gathers; below this many (token, expert) pairs it saves nothing.
+SORT_FROM = 64
+
+_SQRT_2_OVER_PI = 0.7978845608028654
+
+
+def gelu_tanh(x: mx.array) -> mx.array:
+    """½x(1 + tanh(√(2/π)(x + 0.044715 x³)))."""
+    if on_gpu():
+        return nn.gelu_approx(x)
+    inner = _SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))
+    return 0.5 * x * (1.0 + mx.tanh(inner))
+
+
+class MLP(nn.Module):
+    """down(gelu_tanh(gate(x)) · up(x)), no biases."""
+
+    def __init__(self, width: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, ffn_dim, bias=False)
+        self.up_proj = nn.Linear(width, ffn_dim, bias=False)
+        self.down_proj = nn.Linear(ffn_dim, width, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """x [N, D] -> [N, D]."""
+        return self.down_proj(gelu_tanh(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Router(nn.Module):
+    """Scores the experts for each token and keeps the best `top_k`."""
+
+    def __init__(self, width: int, spec: ExpertSpec, eps: float) -> None:
+        super().__init__()
+        self.top_k = spec.top_k
+        self.eps = eps
+        self.root = width**-0.5
+        self.scale = mx.ones((width,))
+        self.per_expert_scale = mx.ones((spec.num_experts,))
+        self.proj = nn.Linear(width, spec.num_experts, bias=False)
+
+    def __call__(self, x: mx.array) -> tuple[mx.array, mx.array]:
+        """x [N, D] -> (expert ids [N, top_k], weights [N, top_k] float32)."""
+        scaled = mx.fast.rms_norm(x, self.scale, self.eps).astype(mx.float32) * self.root
+        scores = self.proj(scaled.astype(x.dtype)).astype(mx.float32)  # [N, E]
+        ids = mx.argpartition(-scores, kth=self.top_k - 1, axis=-1)[:, : self.top_k]
+        weights = mx.softmax(mx.take_along_axis(scores, ids, axis=-1), axis=-1)
+        return ids, weights * self.per_expert_scale[ids].astype(mx.float32)
+
+
+class ExpertLinear(nn.Module):
+    """One matrix [out, in] per expert."""
+
+    def __init__(self, num_experts: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((num_experts, outputs, inputs))
+
+    def __call__(self, x: mx.array, ids: mx.array, *, is_sorted: bool) -> mx.array:
+        """x [P, 1, in] under expert ids [P] -> [P, 1, out]."""
+        weight = self.weight.swapaxes(-1, -2)
+        return mx.gather_mm(x, weight, rhs_indices=ids, sorted_indices=is_sorted)
+
+    def to_quantized(
+        self, group_size: int, bits: int, mode: str = "affine", quantize_input: bool = False
+    ) -> "QuantizedExpertLinear":
+        """The quantised form; called by mlx.nn.quantize."""
+        if quantize_input:
+            raise ValueError("experts do not quantise their inputs")
+        return QuantizedExpertLinear(self.weight, group_size, bits, mode)
+
+
+class QuantizedExpertLinear(nn.Module):
+    """One quantised matrix per expert: weight [E, out, in·bits/32] and its scales [E, out, in/group]."""
+
+    def __init__(self, weight: mx.array, group_size: int, bits: int, mode: str) -> None:
+        super().__init__()
+        self.group_size, self.bits, self.mode = group_size, bits, mode
+        self.weight, self.scales, *biases = mx.quantize(weight, group_size, bits, mode=mode)
+        if biases:
+            self.biases = biases[0]
+
+    def __call__(self, x: mx.array, ids: mx.array, *, is_sorted: bool) -> mx.array:
+        """x [P, 1, in] under expert ids [P] -> [P, 1, out]."""
+        return mx.gather_qmm(
+            x,
+            self.weight,
+            self.scales,
+            self.biases if self.mode == "affine" else None,
+            rhs_indices=ids,
+            transpose=True,
+            group_size=self.group_size,
+            bits=self.bits,
+            mode=self.mode,
+            sorted_indices=is_sorted,
+        )
+
+
+class SwitchGLU(nn.Module):
+    """The experts' GeGLU matrices."""
+
+    def __init__(self, width: int, spec: ExpertSpec) -> None:
+        super().__init__()
+        self.gate_proj = ExpertLinear(spec.num_experts, width, spec.width)
+        self.up_proj = ExpertLinear(spec.num_experts, width, spec.width)
+        self.down_proj = ExpertLinear(spec.num_experts, spec.width, width)
+
+    def __call__(self, x: mx.array, ids: mx.array, *, is_sorted: bool) -> mx.array:
+        """x [P, 1, D] under expert ids [P] -> [P, 1, D]."""
+        gate = gelu_tanh(self.gate_proj(x, ids, is_sorted=is_sorted))
+        up = self.up_proj(x, ids, is_sorted=is_sorted)
+        return self.down_proj(gate * up, ids, is_sorted=is_sorted)
+
+
+class Experts(nn.Module):
+    """Every token through its chosen experts, summed by weight."""
+
+    def __init__(self, width: int, spec: ExpertSpec) -> None:
+        super().__init__()
+        self.switch_glu = SwitchGLU(width, spec)
+
+    def __call__(self, x: mx.array, ids: mx.array, weights: mx.array) -> mx.array:
+        """x [N, D], ids and weights [N, top_k] -> [N, D]; product and sum in float32."""
+        num_tokens, top_k = ids.shape
+        flat = ids.reshape(-1)
+        is_sorted = flat.size >= SORT_FROM
+        order = mx.argsort(flat) if is_sorted else mx.arange(flat.size)
+        rows = x[order // top_k][:, None]  # [P, 1, D]
+        out = self.switch_glu(rows, flat[order], is_sorted=is_sorted)[:, 0]
+        if is_sorted:
+            out = out[mx.argsort(order)]
+        out = out.reshape(num_tokens, top_k, -1).astype(mx.float32)
+        return (out * weights[..., None]).sum(axis=1).astype(x.dtype)
+
+
+def make_experts(spec: LayerSpec, width: int, eps: float) -> tuple[Router, Experts]:
+    """Router and experts of a mixture layer."""
+    assert spec.experts is not None
+    return Router(width, spec.experts, eps), Experts(width, spec.experts)

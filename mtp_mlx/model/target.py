@@ -1,0 +1,124 @@
+"""The Gemma 4 text model: tokens in, hidden states and logits out, K/V into the cache.
+
+Attribute names are the canonical checkpoint keys (`mtp_mlx.keys`). Source of the formulas:
+Transformers 5.14.1, models/gemma4.
+"""
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mtp_mlx.config import LayerSpec, TargetConfig
+from mtp_mlx.model.attention import Attention
+from mtp_mlx.model.batch import Batch
+from mtp_mlx.model.cache import Cache
+from mtp_mlx.model.ffn import MLP, gelu_tanh, make_experts
+from mtp_mlx.model.head import tied_head
+from mtp_mlx.model.view import View, target_view
+from mtp_mlx.model.weights import fill
+
+
+class DecoderLayer(nn.Module):
+    """One layer, of target or drafter; every residual branch ends in a norm."""
+
+    def __init__(self, spec: LayerSpec, width: int, eps: float, per_layer_dim: int = 0) -> None:
+        super().__init__()
+        self.has_experts = spec.experts is not None
+        self.self_attn = Attention(spec, width, eps)
+        self.mlp = MLP(width, spec.ffn_dim)
+        self.input_layernorm = nn.RMSNorm(width, eps=eps)
+        self.post_attention_layernorm = nn.RMSNorm(width, eps=eps)
+        self.pre_feedforward_layernorm = nn.RMSNorm(width, eps=eps)
+        self.post_feedforward_layernorm = nn.RMSNorm(width, eps=eps)
+        self.layer_scalar = mx.ones((1,))
+        if self.has_experts:
+            self.router, self.experts = make_experts(spec, width, eps)
+            self.post_feedforward_layernorm_1 = nn.RMSNorm(width, eps=eps)
+            self.post_feedforward_layernorm_2 = nn.RMSNorm(width, eps=eps)
+            self.pre_feedforward_layernorm_2 = nn.RMSNorm(width, eps=eps)
+        if per_layer_dim:
+            self.per_layer_input_gate = nn.Linear(width, per_layer_dim, bias=False)
+            self.per_layer_projection = nn.Linear(per_layer_dim, width, bias=False)
+            self.post_per_layer_input_norm = nn.RMSNorm(width, eps=eps)
+
+    def __call__(self, x: mx.array, view: View, per_layer: mx.array | None = None) -> mx.array:
+        """x [N, D], per_layer [N, d] or None -> [N, D]."""
+        attended = self.self_attn(self.input_layernorm(x), view)
+        residual = x + self.post_attention_layernorm(attended)
+        out = residual + self.post_feedforward_layernorm(self._feed_forward(residual))
+        if per_layer is not None:
+            gated = gelu_tanh(self.per_layer_input_gate(out)) * per_layer
+            out = out + self.post_per_layer_input_norm(self.per_layer_projection(gated))
+        return out * self.layer_scalar
+
+    def _feed_forward(self, residual: mx.array) -> mx.array:
+        dense = self.mlp(self.pre_feedforward_layernorm(residual))
+        if not self.has_experts:
+            return dense
+        ids, weights = self.router(residual)
+        routed = self.experts(self.pre_feedforward_layernorm_2(residual), ids, weights)
+        return self.post_feedforward_layernorm_1(dense) + self.post_feedforward_layernorm_2(routed)
+
+
+class Target(nn.Module):
+    """Gemma 4 from its config and weights (canonical key -> array).
+
+    `weights` is emptied as its tensors are taken. Raises CheckpointError for a missing, unexpected
+    or misshapen tensor.
+    """
+
+    def __init__(self, config: TargetConfig, weights: Mapping[str, mx.array]) -> None:
+        super().__init__()
+        self.config = config
+        width, eps = config.hidden_size, config.rms_norm_eps
+        self.embed_tokens = nn.Embedding(config.vocab_size, width)
+        self.layers = [
+            DecoderLayer(spec, width, eps, config.per_layer_dim) for spec in config.layers
+        ]
+        self.norm = nn.RMSNorm(width, eps=eps)
+        if config.per_layer_dim:
+            total = config.per_layer_dim * len(config.layers)
+            self.embed_tokens_per_layer = nn.Embedding(config.vocab_size, total)
+            self.per_layer_model_projection = nn.Linear(width, total, bias=False)
+            self.per_layer_projection_norm = nn.RMSNorm(config.per_layer_dim, eps=eps)
+        fill(self, weights, config.quantization, config.source)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of activations and K/V."""
+        return self.norm.weight.dtype
+
+    def new_cache(self, num_slots: int, max_block: int) -> Cache:
+        """An empty cache for `num_slots` rows and blocks of at most `max_block` tokens."""
+        return Cache(self.config.layers, num_slots, max_block, self.dtype)
+
+    def embed(self, tokens: mx.array) -> mx.array:
+        """Scaled embeddings [N, D]; the scale √D is rounded to the activation type first."""
+        scale = mx.array(self.config.hidden_size**0.5, self.dtype)
+        return self.embed_tokens(tokens) * scale
+
+    def __call__(self, batch: Batch, cache: Cache) -> mx.array:
+        """Hidden states [N, D] after the final norm; K/V are written provisionally."""
+        view = target_view(cache, batch)
+        x = self.embed(batch.tokens)
+        per_layer = self._per_layer_inputs(batch.tokens, x)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, view, None if per_layer is None else per_layer[:, index])
+        return self.norm(x)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Logits [N, V] float32 of hidden [N, D]."""
+        return tied_head(hidden, self.embed_tokens, self.config.logit_softcap)
+
+    def _per_layer_inputs(self, tokens: mx.array, x: mx.array) -> mx.array | None:
+        """[N, layers, d]: a token part and a part projected from the scaled embedding x."""
+        dim = self.config.per_layer_dim
+        if not dim:
+            return None
+        shape = (tokens.shape[0], len(self.layers), dim)
+        token_part = self.embed_tokens_per_layer(tokens).astype(mx.float32) * dim**0.5
+        context = self.per_layer_model_projection(x).astype(mx.float32)
+        context = (context * self.config.hidden_size**-0.5).astype(self.dtype).reshape(shape)
+        context = self.per_layer_projection_norm(context).astype(mx.float32)
+        return ((context + token_part.reshape(shape)) * 2**-0.5).astype(self.dtype)

@@ -1,0 +1,203 @@
+"""What one forward sees of the cache: index plans and masks, made once for all its layers."""
+
+import mlx.core as mx
+import numpy as np
+
+from mtp_mlx.config import RopeSpec
+from mtp_mlx.model.batch import Batch, Row
+from mtp_mlx.model.cache import KEY_STEP, Cache, FullLayer, WindowLayer, ring_positions, round_up
+from mtp_mlx.model.rope import Angles
+
+# Newest committed keys that the drafter's sliding layers see, beyond the window. Changing it never
+# changes text. Transformers shows one more (the goldens use 1), vLLM and SGLang none.
+DRAFT_EXTRA_KEYS = 0
+
+
+def draft_position(length: int) -> int:
+    """The drafter's query position, constant through a burst, for a row of `length` cached tokens."""
+    return length
+
+
+def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array) -> mx.array:
+    """Softmax attention with scale 1.0: queries [B, H, T, K], keys and values [B, G, S, K].
+
+    Query head j reads K/V head j // (H / G). `mask` is boolean, broadcastable to [B, H, T, S].
+    """
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
+
+
+def target_view(cache: Cache, batch: Batch) -> "View":
+    """Access for one target forward over `batch`, which begins at each row's length, or behind the
+    provisional tokens of a forward that is still running."""
+    cache.begin(batch.rows, is_chunk=batch.is_chunk)
+    return View(cache, batch.rows, batch.positions, is_chunk=batch.is_chunk)
+
+
+def draft_view(
+    cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS
+) -> "View":
+    """Access for the drafter: one query a row, which sees the committed tokens and no more."""
+    lengths = [cache.lengths[slot] for slot in slots]
+    assert all(lengths), "the drafter needs at least one cached token a row"
+    rows = tuple(Row(slot, length - 1, 1) for slot, length in zip(slots, lengths, strict=True))
+    at = np.array([draft_position(length) for length in lengths], dtype=np.int32)
+    return View(cache, rows, mx.array(at), extra_keys=extra_keys)
+
+
+class View:
+    """The cache as the tokens of one forward may read and write it."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        rows: tuple[Row, ...],
+        positions: mx.array,
+        *,
+        is_chunk: bool = False,
+        extra_keys: int = 0,
+    ) -> None:
+        self.cache = cache
+        self.rows = rows
+        self.positions = positions
+        self.is_chunk = is_chunk
+        self.extra_keys = extra_keys
+        self._angles: dict[RopeSpec, Angles] = {}
+        self._full_masks: list[mx.array] | None = None
+        self._window_plans: dict[int, WindowPlan] = {}
+        self._chunks: dict[int, tuple[mx.array, mx.array]] = {}
+
+    def angles(self, spec: RopeSpec) -> Angles:
+        """Rotary angles of this forward's positions for one layer kind."""
+        if spec not in self._angles:
+            self._angles[spec] = Angles(spec, self.positions)
+        return self._angles[spec]
+
+    def write(self, layer: int, keys: mx.array, values: mx.array) -> None:
+        """Store keys and values [N, G, K] of an owning layer, provisionally."""
+        if layer in self.cache.window:
+            ring = self.cache.window[layer]
+            plan = self._plan(ring)
+            if not self.is_chunk:
+                ring.write(plan.flat, keys, values)
+                return
+            self._chunks[layer] = plan.extend(ring, keys, values)
+            ring.write(plan.flat, keys[-ring.capacity :], values[-ring.capacity :])
+            return
+        offset = 0
+        for row in self.rows:
+            part = slice(offset, offset + row.length)
+            self.cache.full[layer].write(row, keys[part], values[part])
+            offset += row.length
+
+    def attend(self, layer: int, queries: mx.array) -> mx.array:
+        """Attention of queries [N, H, K] over the K/V of an owning layer -> [N, H·K]."""
+        if layer in self.cache.full:
+            return self._attend_full(self.cache.full[layer], queries)
+        ring = self.cache.window[layer]
+        plan = self._plan(ring)
+        if self.is_chunk:
+            keys, values = self._chunks[layer]
+        else:
+            keys, values = ring.read(plan.first, plan.last)
+        out = attend(plan.padded(queries), keys, values, plan.mask)
+        return plan.packed(out)
+
+    def _attend_full(self, layer: FullLayer, queries: mx.array) -> mx.array:
+        outputs, offset = [], 0
+        for row, mask in zip(self.rows, self._masks(), strict=True):
+            own = queries[offset : offset + row.length].transpose(1, 0, 2)[None]  # [1, H, T, K]
+            keys, values = layer.read(row.slot, mask.shape[-1])
+            out = attend(own, keys, values, mask)
+            outputs.append(out[0].transpose(1, 0, 2).reshape(row.length, -1))
+            offset += row.length
+        return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
+
+    def _masks(self) -> list[mx.array]:
+        """Per row [T, S]: key positions up to the query's own."""
+        if self._full_masks is None:
+            self._full_masks = []
+            for row in self.rows:
+                seen = mx.arange(round_up(row.end, KEY_STEP))
+                queries = mx.arange(row.start, row.end)
+                self._full_masks.append(seen[None] <= queries[:, None])
+        return self._full_masks
+
+    def _plan(self, ring: WindowLayer) -> "WindowPlan":
+        if ring.window not in self._window_plans:
+            self._window_plans[ring.window] = WindowPlan(self, ring.window, ring.capacity)
+        return self._window_plans[ring.window]
+
+
+class WindowPlan:
+    """Where the tokens of one forward lie in the rings, and which keys each query sees.
+
+    Queries are padded to [B, T], B all slots from the first to the last in use, so that the rings
+    are read as one view; the padding exists inside attention only.
+    """
+
+    def __init__(self, view: View, window: int, capacity: int) -> None:
+        rows = view.rows
+        self.first, self.last = rows[0].slot, rows[-1].slot
+        self.num_rows = self.last + 1 - self.first
+        self.longest = max(row.length for row in rows)
+        reach = window + view.extra_keys
+        if view.is_chunk:
+            self._plan_chunk(rows[0], reach, capacity)
+        else:
+            self._plan_rows(rows, reach, capacity)
+
+    def _plan_rows(self, rows: tuple[Row, ...], reach: int, capacity: int) -> None:
+        mask = np.zeros((self.num_rows, 1, self.longest, capacity), dtype=bool)
+        pad = np.zeros((self.num_rows, self.longest), dtype=np.int32)
+        flat, back, offset = [], [], 0
+        for row in rows:
+            index = row.slot - self.first
+            at = np.arange(row.start, row.end)
+            held = ring_positions(row.end, capacity)
+            seen = (held >= 0) & (held <= at[:, None]) & (held > at[:, None] - reach)
+            mask[index, 0, : row.length] = seen
+            pad[index, : row.length] = np.arange(offset, offset + row.length)
+            flat.append(row.slot * capacity + at % capacity)
+            back.append(index * self.longest + np.arange(row.length))
+            offset += row.length
+        is_dense = offset == self.num_rows * self.longest
+        self.mask = mx.array(mask)
+        self.flat = mx.array(np.concatenate(flat).astype(np.int32))
+        self._pad = None if is_dense else mx.array(pad)
+        self._back = None if is_dense else mx.array(np.concatenate(back).astype(np.int32))
+
+    def _plan_chunk(self, row: Row, reach: int, capacity: int) -> None:
+        at = np.arange(row.start, row.end)
+        held = at if row.start == 0 else np.concatenate([ring_positions(row.start, capacity), at])
+        seen = (held >= 0) & (held <= at[:, None]) & (held > at[:, None] - reach)
+        self._ring_used = row.start > 0
+        self.mask = mx.array(seen[None, None])
+        self.flat = mx.array((row.slot * capacity + at[-capacity:] % capacity).astype(np.int32))
+        self._pad = None
+        self._back = None
+
+    def extend(
+        self, ring: WindowLayer, keys: mx.array, values: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        """Keys and values [1, G, C + T, K] that a prompt chunk attends to: the ring, then itself."""
+        own_keys, own_values = keys.transpose(1, 0, 2)[None], values.transpose(1, 0, 2)[None]
+        if not self._ring_used:
+            return own_keys, own_values
+        old_keys, old_values = ring.read(self.first, self.first)
+        return (
+            mx.concatenate([old_keys, own_keys], axis=2),
+            mx.concatenate([old_values, own_values], axis=2),
+        )
+
+    def padded(self, queries: mx.array) -> mx.array:
+        """Queries [N, H, K] -> [B, H, T, K]."""
+        if self._pad is not None:
+            queries = queries[self._pad]
+        else:
+            queries = queries.reshape(self.num_rows, self.longest, *queries.shape[1:])
+        return queries.transpose(0, 2, 1, 3)
+
+    def packed(self, out: mx.array) -> mx.array:
+        """Attention output [B, H, T, K] -> [N, H·K]."""
+        rows = out.transpose(0, 2, 1, 3).reshape(self.num_rows * self.longest, -1)
+        return rows if self._back is None else rows[self._back]

@@ -1,0 +1,133 @@
+"""What a caller asks of the engine, and what it reports back. Token ids only, no text."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from mtp_mlx.errors import RequestError
+
+# Below this temperature sampling is greedy.
+GREEDY_BELOW = 1e-5
+MAX_SEED = 2**63 - 1
+# Drafts a round at most: a verify block of 8 is the widest that fused attention takes.
+MAX_DRAFT_TOKENS = 7
+
+FinishReason = Literal["stop", "length", "error", "cancelled"]
+Origin = Literal["prefill", "draft", "target", "plain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen: filters in the order temperature, top_k, top_p, min_p, then noise.
+
+    top_k 0, top_p 1 and min_p 0 switch a filter off; temperature 0 is greedy. `seed` keys the noise.
+    Raises RequestError naming the value that is out of range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0.0, 1e4)
+        check_integer("top_k", self.top_k, 0, 1 << 30)
+        check_number("top_p", self.top_p, 0.0, 1.0)
+        if self.top_p == 0.0:
+            raise RequestError("top_p must be above 0, found 0", param="top_p")
+        check_number("min_p", self.min_p, 0.0, 1.0)
+        check_integer("seed", self.seed, 0, MAX_SEED)
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+
+def check_number(param: str, value: object, low: float, high: float) -> None:
+    """Raise RequestError unless `value` is a finite number from low to high."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:
+        raise RequestError(
+            f"{param} must be a number from {low:g} to {high:g}, found {value!r}", param=param
+        )
+
+
+def check_integer(param: str, value: object, low: int, high: int) -> None:
+    """Raise RequestError unless `value` is an integer (no boolean) from low to high."""
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or not low <= value <= high:
+        raise RequestError(
+            f"{param} must be an integer from {low} to {high}, found {value!r}", param=param
+        )
+
+
+def check_token_ids(param: str, ids: object, vocab_size: int) -> None:
+    """Raise RequestError unless `ids` is a sequence of ids that the embedding table holds."""
+    if not isinstance(ids, list | tuple):
+        raise RequestError(f"{param} must be a list of token ids, found {ids!r}", param=param)
+    for index, token in enumerate(ids):
+        is_integer = isinstance(token, int) and not isinstance(token, bool)
+        if not is_integer or not 0 <= token < vocab_size:
+            raise RequestError(
+                f"{param}[{index}] is {token!r}; token ids of this model go from 0 to "
+                f"{vocab_size - 1}",
+                param=param,
+            )
+
+
+def never(token: int) -> bool:
+    """A stop test that never stops."""
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One sequence to generate.
+
+    `prompt` token ids, at least one; `max_tokens` new tokens at most; `stop_ids` end the reply and
+    are part of it; `num_draft_tokens` drafts a round, 0 for plain decoding. `is_end` is called once
+    for each emitted token, in order, and answers whether the reply ends with it (stop strings).
+    """
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    max_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+    num_draft_tokens: int = 0
+    is_end: Callable[[int], bool] = never
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens emitted by one round (or by prefill: its first token).
+
+    `origins[i]`: "prefill", "draft" (proposed and accepted), "target" (ends a round with drafts),
+    "plain" (a round without). `drafted` counts the round's proposals, `accepted` those emitted.
+    """
+
+    request_id: int
+    ids: tuple[int, ...]
+    origins: tuple[Origin, ...]
+    drafted: int
+    accepted: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The request ended; nothing follows for it."""
+
+    request_id: int
+    reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The request ended with an error; the tokens reported before stand."""
+
+    request_id: int
+    error: Exception
+
+
+Event = Tokens | Finished | Failed

@@ -1,0 +1,158 @@
+"""A 256-token vocabulary with Gemma 4's special tokens, and a small chat template of our own.
+
+Special tokens sit at Gemma's ids. Printable ASCII and newline are single tokens, every other
+Unicode character is spelled in UTF-8 byte tokens, so all text without control characters
+round-trips; tab and carriage return do too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+VOCAB_SIZE = 256
+NEWLINE_ID = 107
+SPECIAL_TOKENS = {
+    "<pad>": 0,
+    "<eos>": 1,
+    "<bos>": 2,
+    "<unk>": 3,
+    "<mask>": 4,
+    "<|tool>": 46,
+    "<tool|>": 47,
+    "<|tool_call>": 48,
+    "<tool_call|>": 49,
+    "<|tool_response>": 50,
+    "<tool_response|>": 51,
+    '<|"|>': 52,
+    "<|think|>": 98,
+    "<|channel>": 100,
+    "<channel|>": 101,
+    "<|turn>": 105,
+    "<turn|>": 106,
+}
+MERGES = [
+    ("▁", "t"), ("h", "e"), ("▁", "a"), ("i", "n"), ("r", "e"), ("o", "n"), ("▁t", "he"),
+    ("e", "r"), ("▁", "s"), ("n", "d"), ("▁", "w"), ("a", "t"), ("e", "s"), ("o", "u"),
+    ("▁", "c"), ("i", "s"), ("▁", "o"), ("in", "g"), ("e", "n"), ("▁", "b"), ("▁", "f"),
+    ("▁a", "nd"), ("o", "r"), ("l", "l"), ("▁", "m"), ("▁", "p"),
+]
+CHAT_TEMPLATE = """\
+{%- macro value(item) -%}
+{%- if item is string -%}<|"|>{{ item }}<|"|>
+{%- elif item is mapping -%}
+{ {%- for key, inner in item | dictsort -%}
+{{ key }}:{{ value(inner) }}{{ "," if not loop.last }}
+{%- endfor -%} }
+{%- elif item is sequence -%}
+[{%- for inner in item -%}{{ value(inner) }}{{ "," if not loop.last }}{%- endfor -%}]
+{%- else -%}{{ item | tojson }}
+{%- endif -%}
+{%- endmacro -%}
+{{- bos_token -}}
+{%- set opened = messages and messages[0].role in ["system", "developer"] -%}
+{%- set rest = messages[1:] if opened else messages -%}
+{%- if opened or enable_thinking or tools -%}
+{{- "<|turn>system\\n" -}}
+{%- if enable_thinking -%}{{- "<|think|>\\n" -}}{%- endif -%}
+{%- if opened -%}{{- messages[0].content | trim -}}{%- endif -%}
+{%- for tool in tools or [] -%}
+{%- set made = tool.function -%}
+<|tool>declaration:{{ made.name }}{description:{{ value(made.description or "") -}}
+,parameters:{{ value(made.parameters or {}) }}}<tool|>
+{%- endfor -%}
+{{- "<turn|>\\n" -}}
+{%- endif -%}
+{%- for message in rest -%}
+{%- if message.role == "tool" -%}
+{%- set answer = message.content -%}
+<|tool_response>response:{{ message.name }}
+{{- value(answer if answer is mapping else {"value": answer}) }}<tool_response|>
+{%- else -%}
+{{- "<|turn>" + ("model" if message.role == "assistant" else message.role) + "\\n" -}}
+{{- (message.content or "") | trim -}}
+{%- for call in message.tool_calls or [] -%}
+<|tool_call>call:{{ call.function.name }}{{ value(call.function.arguments) }}<tool_call|>
+{%- endfor -%}
+{{- "<turn|>\\n" -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- "<|turn>model\\n" -}}{%- endif -%}
+"""
+GENERATION_CONFIG = {
+    "bos_token_id": 2,
+    "do_sample": True,
+    "eos_token_id": [1, 106, 50],
+    "pad_token_id": 0,
+    "temperature": 1.0,
+    "top_k": 64,
+    "top_p": 0.95,
+}
+
+
+def vocabulary() -> dict[str, int]:
+    """Token text -> id, all 256 ids used."""
+    fixed = {**SPECIAL_TOKENS, "\n": NEWLINE_ID}
+    free = [index for index in range(VOCAB_SIZE) if index not in fixed.values()]
+    ordinary = ["▁"] + [chr(code) for code in range(0x21, 0x7F)]
+    ordinary += [f"<0x{byte:02X}>" for byte in _spelled_bytes()]
+    ordinary += [left + right for left, right in MERGES]
+    if len(ordinary) != len(free):
+        raise ValueError(f"{len(ordinary)} ordinary tokens for {len(free)} free ids")
+    return {**fixed, **dict(zip(ordinary, free))}
+
+
+def _spelled_bytes() -> list[int]:
+    """Tab, carriage return and every byte of a multi-byte UTF-8 character."""
+    return [0x09, 0x0D, *range(0x80, 0xC0), *range(0xC2, 0xF5)]
+
+
+def tokenizer_json() -> dict[str, Any]:
+    """tokenizer.json for the `tokenizers` library: byte-fallback BPE, as Gemma's."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = [
+        {"id": index, "content": text, **flags, "special": True}
+        for text, index in SPECIAL_TOKENS.items()
+    ]
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": "<unk>",
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "byte_fallback": True,
+        "ignore_merges": False,
+        "vocab": dict(sorted(vocabulary().items(), key=lambda item: item[1])),
+        "merges": [list(pair) for pair in MERGES],
+    }
+    space = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, FUSE]},
+        "model": model,
+    }
+
+
+FUSE = {"type": "Fuse"}
+
+
+def tokenizer_config() -> dict[str, Any]:
+    """tokenizer_config.json; the template writes `<bos>`, the tokenizer does not."""
+    return {
+        "add_bos_token": False,
+        "bos_token": "<bos>",
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "<eos>",
+        "mask_token": "<mask>",
+        "model_max_length": 4096,
+        "pad_token": "<pad>",
+        "padding_side": "left",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": "<unk>",
+    }
