@@ -24,7 +24,8 @@ def compute_dtype(checkpoint: Checkpoint[TargetConfig], wanted: str | None) -> m
     """
     if wanted is not None:
         return DTYPES[wanted]
-    is_bfloat = checkpoint.tensors["norm.weight"].dtype == "BF16"
+    norm = checkpoint.tensors.get("norm.weight")
+    is_bfloat = norm is not None and norm.dtype == "BF16"
     return mx.bfloat16 if is_bfloat and on_gpu() else mx.float32
 
 

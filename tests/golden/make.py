@@ -287,23 +287,29 @@ def array_differences(committed: Path, fresh: Path) -> list[str]:
         return lines
 
 
-def search(name: str, tries: int = 60) -> None:
+def search(name: str, tries: int = 100) -> None:
     """Print seeds whose texts pass every limit: first the weights, then each prompt."""
     variant = variants.VARIANTS[name]
-    for step in range(tries):
-        changed = variants.with_seeds(variant, variant.target_seed + step)
-        pair, precise = load_pairs(build_record(name, changed))
-        reasons = faults(measure(pair, precise, recipe.prompt(1, 0))[1])
-        print(f"{name}: target seed {changed.target_seed}: {reasons or 'good'}", flush=True)
-        if reasons:
-            continue
-        for length in recipe.PROMPT_LENGTHS[1:]:
-            for seed in range(1, tries):
-                figures = measure(pair, precise, recipe.prompt(length, seed))[1]
-                print(f"  length {length}, seed {seed}: {faults(figures) or 'good'}", flush=True)
-                if not faults(figures):
-                    break
-        return
+    for seed in range(variant.target_seed, variant.target_seed + tries):
+        models = load_pairs(build_record(name, variants.with_seeds(variant, seed)))
+        figures = measure(*models, recipe.prompt(1, 0))[1]
+        print(f"{name}: target seed {seed}: {faults(figures) or 'good'}", flush=True)
+        if not faults(figures):
+            break
+    for length in recipe.PROMPT_LENGTHS[1:]:
+        figures = search_prompt(models, length, figures, tries)
+
+
+def search_prompt(
+    models: tuple[reference.Pair, reference.Pair], length: int, figures: Figures, tries: int
+) -> Figures:
+    """Print the first good prompt seed; returns the figures of all prompts so far."""
+    for seed in range(1, tries):
+        more = merge_figures(figures, measure(*models, recipe.prompt(length, seed))[1])
+        print(f"  length {length}, seed {seed}: {faults(more) or 'good'}", flush=True)
+        if not faults(more):
+            return more
+    raise SystemExit(f"no good prompt of {length} ids in {tries} seeds")
 
 
 def main() -> int:

@@ -121,18 +121,19 @@ def weights_sha256(weights: Weights) -> str:
 
 
 def dialect_523(config: dict[str, Any]) -> dict[str, Any]:
-    """A classic config as Transformers 5.23 writes it: geometry of full layers by index."""
+    """A classic config as Transformers 5.23 writes it: geometry of full layers by index.
+
+    Indices are strings padded with zeros to the width of the largest ("05" beside "11").
+    """
     changed = copy.deepcopy(config)
     text = changed["text_config"] if "text_config" in changed else changed
     geometry = {"head_dim": text.pop("global_head_dim")}
     heads = text.pop("num_global_key_value_heads")
     if heads is not None and text["attention_k_eq_v"]:
         geometry["num_key_value_heads"] = heads
-    text["per_layer_config"] = {
-        str(index): dict(geometry)
-        for index, layer_type in enumerate(text["layer_types"])
-        if layer_type == "full_attention"
-    }
+    full = [i for i, kind in enumerate(text["layer_types"]) if kind == "full_attention"]
+    width = len(str(max(full)))
+    text["per_layer_config"] = {str(index).zfill(width): dict(geometry) for index in full}
     return changed
 
 

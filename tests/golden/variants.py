@@ -51,18 +51,18 @@ MIXTURE = {
 }
 VARIANTS = {
     "e2b": Variant(
-        4, 2, 1, 103, 201, {23: 2, 72: 1}, ordered=True,
+        4, 2, 1, 104, 201, {23: 1, 72: 1}, ordered=True,
         text={**PER_LAYER, "num_kv_shared_layers": 5, "use_double_wide_mlp": True},
         scales=PER_LAYER_SCALES,
     ),
     "e4b": Variant(
-        5, 2, 2, 102, 202, {23: 1, 72: 1}, ordered=True,
+        5, 2, 2, 102, 202, {23: 2, 72: 1}, ordered=True,
         text={**PER_LAYER, "num_kv_shared_layers": 6},
         scales=PER_LAYER_SCALES,
     ),
-    "12b": Variant(2, 2, 2, 103, 203, {23: 1, 72: 1}, unified=True, keys_are_values=True),
-    "26b": Variant(2, 2, 2, 111, 204, {23: 1, 72: 1}, keys_are_values=True, text=MIXTURE),
-    "31b": Variant(5, 1, 2, 108, 205, {23: 1, 72: 1}, keys_are_values=True),
+    "12b": Variant(2, 2, 2, 106, 203, {23: 7, 72: 4}, unified=True, keys_are_values=True),
+    "26b": Variant(2, 2, 2, 119, 204, {23: 21, 72: 22}, keys_are_values=True, text=MIXTURE),
+    "31b": Variant(5, 1, 2, 108, 205, {23: 2, 72: 2}, keys_are_values=True),
 }
 
 

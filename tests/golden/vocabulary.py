@@ -2,7 +2,7 @@
 
 Special tokens sit at Gemma's ids. Printable ASCII and newline are single tokens, every other
 Unicode character is spelled in UTF-8 byte tokens, so all text without control characters
-round-trips; tab and carriage return do too.
+round-trips (but for U+2581, which stands for a space); tab and carriage return do too.
 """
 
 from __future__ import annotations
@@ -62,21 +62,25 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {{- "<turn|>\\n" -}}
 {%- endif -%}
+{%- set turn = namespace(open=false) -%}
 {%- for message in rest -%}
 {%- if message.role == "tool" -%}
 {%- set answer = message.content -%}
 <|tool_response>response:{{ message.name }}
 {{- value(answer if answer is mapping else {"value": answer}) }}<tool_response|>
 {%- else -%}
-{{- "<|turn>" + ("model" if message.role == "assistant" else message.role) + "\\n" -}}
+{%- set role = "model" if message.role == "assistant" else message.role -%}
+{%- if turn.open and role != "model" -%}{{- "<turn|>\\n" -}}{%- endif -%}
+{%- if not turn.open or role != "model" -%}{{- "<|turn>" + role + "\\n" -}}{%- endif -%}
 {{- (message.content or "") | trim -}}
 {%- for call in message.tool_calls or [] -%}
 <|tool_call>call:{{ call.function.name }}{{ value(call.function.arguments) }}<tool_call|>
 {%- endfor -%}
-{{- "<turn|>\\n" -}}
+{%- set turn.open = (message.tool_calls or []) | length > 0 -%}
+{%- if not turn.open -%}{{- "<turn|>\\n" -}}{%- endif -%}
 {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{- "<|turn>model\\n" -}}{%- endif -%}
+{%- if add_generation_prompt and not turn.open -%}{{- "<|turn>model\\n" -}}{%- endif -%}
 """
 GENERATION_CONFIG = {
     "bos_token_id": 2,
@@ -125,7 +129,11 @@ def tokenizer_json() -> dict[str, Any]:
         "vocab": dict(sorted(vocabulary().items(), key=lambda item: item[1])),
         "merges": [list(pair) for pair in MERGES],
     }
-    space = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    decoders = [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
     return {
         "version": "1.0",
         "truncation": None,
@@ -134,12 +142,9 @@ def tokenizer_json() -> dict[str, Any]:
         "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
         "pre_tokenizer": None,
         "post_processor": None,
-        "decoder": {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, FUSE]},
+        "decoder": {"type": "Sequence", "decoders": decoders},
         "model": model,
     }
-
-
-FUSE = {"type": "Fuse"}
 
 
 def tokenizer_config() -> dict[str, Any]:

@@ -1,0 +1,242 @@
+"""The engine: requests in, events out, one round of all running rows a step. No threads, no text.
+
+A step admits waiting requests into free slots, runs at most one chunk of one prompt, then one round
+of the rows that run. Rows join at the next round and leave at once. Chunk borders are multiples of
+`chunk` from the start of the prompt, whatever else runs, so a row's text does not depend on its
+neighbours.
+"""
+
+from collections import deque
+
+import mlx.core as mx
+
+from mtp_mlx.engine.round import (
+    Draft,
+    Flight,
+    accept,
+    commit,
+    is_finite,
+    land,
+    launch,
+    launch_behind,
+    numerical_error,
+    origins,
+    propose,
+)
+from mtp_mlx.engine.sequence import Sequence
+from mtp_mlx.errors import ContextLengthExceeded, RequestError
+from mtp_mlx.model.batch import Batch, Row
+from mtp_mlx.model.choose import Choice, choose
+from mtp_mlx.model.drafter import Drafts
+from mtp_mlx.model.head import Logits
+from mtp_mlx.model.target import Target
+from mtp_mlx.request import (
+    MAX_DRAFT_TOKENS,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Request,
+    Tokens,
+    check_integer,
+    check_token_ids,
+)
+
+PREFILL_CHUNK = 1024
+# A row whose drafter gives NaN or ids outside the vocabulary this often decodes plainly from then on.
+MAX_DRAFTER_FAULTS = 3
+
+
+class Engine:
+    """Continuous batching over `max_num_seqs` slots. Use from one thread."""
+
+    def __init__(
+        self,
+        target: Target,
+        drafter: Drafts | None,
+        max_num_seqs: int = 8,
+        chunk: int = PREFILL_CHUNK,
+    ) -> None:
+        self.target = target
+        self.drafter = drafter
+        self.cache = target.new_cache(max_num_seqs, MAX_DRAFT_TOKENS + 1)
+        self.chunk = chunk
+        self.slots: list[Sequence | None] = [None] * max_num_seqs
+        self.waiting: deque[tuple[int, Request]] = deque()
+        self._flight: Flight | None = None
+        self._next_id = 0
+
+    def submit(self, request: Request) -> int:
+        """Queue a request; its id marks its events. Raises RequestError for an impossible one."""
+        check_request(request, self.target.config.vocab_size, self.target.config.max_positions)
+        self._next_id += 1
+        self.waiting.append((self._next_id, request))
+        return self._next_id
+
+    def cancel(self, request_id: int) -> list[Event]:
+        """End a request now; empty when it is not (or no longer) known."""
+        for entry in self.waiting:
+            if entry[0] == request_id:
+                self.waiting.remove(entry)
+                return [Finished(request_id, "cancelled")]
+        for sequence in self.sequences:
+            if sequence.id == request_id:
+                return [self._finish(sequence, "cancelled")]
+        return []
+
+    @property
+    def sequences(self) -> tuple[Sequence, ...]:
+        """All admitted sequences in the order of their slots."""
+        return tuple(s for s in self.slots if s is not None)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.waiting and not self.sequences
+
+    def step(self) -> list[Event]:
+        """Admit, run one prompt chunk, run one round; the events in the order they happened."""
+        self._admit()
+        events = self._prefill()
+        events += self._round()
+        return events
+
+    def _admit(self) -> None:
+        for slot, holder in enumerate(self.slots):
+            if holder is None and self.waiting:
+                request_id, request = self.waiting.popleft()
+                context = self.target.config.max_positions - len(request.prompt)
+                self.slots[slot] = Sequence(
+                    id=request_id,
+                    request=request,
+                    budget=min(request.max_tokens, context),
+                    slot=slot,
+                    tokens=list(request.prompt),
+                )
+
+    def _prefill(self) -> list[Event]:
+        """One chunk of the prompt that was admitted first; the first token after its last chunk."""
+        waiting = [s for s in self.sequences if not s.is_running]
+        if not waiting:
+            return []
+        sequence = min(waiting, key=lambda s: s.id)
+        start = sequence.num_prefilled
+        part = sequence.tokens[start : start + self.chunk]
+        row = Row(sequence.slot, start, len(part))
+        hidden = self.target(Batch.of((row,), mx.array(part), is_chunk=True), self.cache)
+        self.cache.commit(sequence.slot, len(part))
+        sequence.num_prefilled = row.end
+        if row.end < len(sequence.tokens):
+            mx.eval(hidden)
+            return []
+        return self._first_token(sequence, hidden[-1:])
+
+    def _first_token(self, sequence: Sequence, hidden: mx.array) -> list[Event]:
+        """Choose the token after the prompt from the last state [1, D]."""
+        logits = self.target.logits(hidden)
+        choice = Choice([sequence.request.sampling], [len(sequence.tokens)])
+        chosen = choose(Logits(logits), choice)
+        token, ok = mx.concatenate([chosen, is_finite(hidden, logits).astype(mx.int32)]).tolist()
+        if not ok:
+            return [self._fail(sequence)]
+        kept = accept([], [token], sequence.limit)
+        sequence.tokens.append(token)
+        sequence.hidden = hidden[0]
+        sequence.is_running = True
+        events: list[Event] = [Tokens(sequence.id, (token,), ("prefill",), 0, 0)]
+        if kept.reason is not None:
+            events.append(self._finish(sequence, kept.reason))
+        return events
+
+    def _round(self) -> list[Event]:
+        flight = self._flight or self._launch()
+        if flight is None:
+            return []
+        self._flight = self._run_ahead(flight)
+        verdict = land(flight)
+        events: list[Event] = []
+        offset = 0
+        for index, sequence in enumerate(flight.sequences):
+            length = flight.draft.lengths[index]
+            states = flight.hidden[offset : offset + length + 1]
+            offset += length + 1
+            if self.slots[sequence.slot] is not sequence:
+                continue  # ended while this flight was in the air
+            if not verdict.is_finite[index]:
+                events.append(self._fail(sequence))
+                continue
+            self._note_fault(sequence, verdict.has_fault[index])
+            drafted = verdict.drafted[index]
+            kept = accept(drafted, verdict.chosen[index], sequence.limit)
+            commit(self.cache, sequence, kept, states)
+            where = origins(kept, length)
+            events.append(Tokens(sequence.id, kept.tokens, where, length, kept.accepted))
+            if kept.reason is not None:
+                events.append(self._finish(sequence, kept.reason))
+        return events
+
+    def _launch(self) -> Flight | None:
+        running = tuple(s for s in self.sequences if s.is_running)
+        if not running:
+            return None
+        lengths = tuple(self._draft_length(s) for s in running)
+        draft = Draft(lengths)
+        if self.drafter is not None and any(lengths):
+            draft = propose(self.target, self.drafter, self.cache, running, lengths)
+        return launch(self.target, self.cache, running, draft)
+
+    def _run_ahead(self, flight: Flight) -> Flight | None:
+        """The next plain round, queued before this one lands; None where rows draft, or may change."""
+        running = {s.id for s in self.sequences if s.is_running}
+        if any(flight.draft.lengths) or running - {s.id for s in flight.sequences}:
+            return None
+        keep = []
+        for index, sequence in enumerate(flight.sequences):
+            if sequence.id not in running or sequence.remaining <= 1:
+                continue
+            if self._wants_drafts(sequence) and sequence.remaining > 2:
+                return None
+            keep.append(index)
+        return launch_behind(flight, self.target, self.cache, tuple(keep)) if keep else None
+
+    def _wants_drafts(self, sequence: Sequence) -> bool:
+        asked = sequence.request.num_draft_tokens > 0
+        return self.drafter is not None and asked and sequence.parked is None
+
+    def _draft_length(self, sequence: Sequence) -> int:
+        """Drafts of this row in the next round: as asked, and no more than it can still emit."""
+        if not self._wants_drafts(sequence):
+            return 0
+        return min(sequence.request.num_draft_tokens, sequence.remaining - 1)
+
+    def _note_fault(self, sequence: Sequence, has_fault: bool) -> None:
+        sequence.drafter_faults += has_fault
+        if sequence.drafter_faults >= MAX_DRAFTER_FAULTS:
+            sequence.parked = f"the drafter gave unusable proposals {MAX_DRAFTER_FAULTS} times"
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> Event:
+        self._free(sequence)
+        return Finished(sequence.id, reason)
+
+    def _fail(self, sequence: Sequence) -> Event:
+        """End a row with NaN; its slots are zeroed before anyone reuses them."""
+        self._free(sequence, wipe=True)
+        return Failed(sequence.id, numerical_error(sequence))
+
+    def _free(self, sequence: Sequence, *, wipe: bool = False) -> None:
+        self.cache.release(sequence.slot, wipe=wipe)
+        self.slots[sequence.slot] = None
+
+
+def check_request(request: Request, vocab_size: int, context: int) -> None:
+    """Raise RequestError where ids, lengths or counts are out of range."""
+    check_token_ids("prompt", request.prompt, vocab_size)
+    check_token_ids("stop_ids", tuple(request.stop_ids), vocab_size)
+    check_integer("max_tokens", request.max_tokens, 1, 1 << 31)
+    check_integer("num_draft_tokens", request.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
+    if not request.prompt:
+        raise RequestError("the prompt is empty; give at least one token", param="prompt")
+    if len(request.prompt) >= context:
+        raise ContextLengthExceeded(
+            f"the prompt has {len(request.prompt):,} tokens, the context is {context:,}; shorten it",
+            param="prompt",
+        )

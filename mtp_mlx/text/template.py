@@ -1,0 +1,260 @@
+"""Renders a checkpoint's own chat template, and encodes a chat so that nobody can forge a turn.
+
+The template is a program from the internet: it runs in Jinja's immutable sandbox, with the filters
+and globals Transformers gives it, and its output is capped. (Its running time is not: that takes
+a process which can be killed.)
+
+Forged turns. The template writes `<turn|>` as text, so user text with the same characters would
+become the control token when the whole is encoded. Placeholders for user strings do not work with
+Gemma 4's template: it trims contents, sorts argument names, upper-cases and compares type names
+and splits strings. So user strings stay as they are but for the characters that make a control
+token: each control token holds at least one character of `Tokenizer.control_marks` (for Gemma:
+"<"), and in every user string — names, arguments and mapping keys too — these characters are
+replaced by stand-ins, private-use code points that occur nowhere else in the request. What is
+rendered then holds control tokens only where the template itself wrote them. They are matched
+first, then the stand-ins are turned back, then the text between is encoded as plain text. The ids
+of a harmless chat are exactly those of the rendered text encoded as a whole; markers assembled
+from several fields stay text as well.
+
+One consequence: a thought that a client left inside an assistant's `content` is plain text too, and
+the template cannot cut it out. Callers put it in `reasoning`, or drop it.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import jinja2
+import jinja2.ext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from mtp_mlx.errors import CheckpointError, RequestError
+from mtp_mlx.text.tokenizer import CONFIG_NAME, Tokenizer, check_surrogates, named_tokens
+from mtp_mlx.validate import read_json, read_small
+
+FILE_NAME = "chat_template.jinja"
+LIMIT_BYTES = 1 << 20  # Gemma 4's template has about 20 kB
+OUTPUT_LIMIT_BYTES = 4 << 20
+MAX_DEPTH = 64  # of a message or tool
+MESSAGE_CHARS = 300  # of a template's error that are passed on
+STAND_INS = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))  # private-use planes 15, 16
+
+# What a template can raise on data it did not expect: Jinja's errors, and Python's from inside it.
+TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class NoChatTemplate(RequestError):
+    """A chat was asked of a model that has no chat template."""
+
+    code = "no_chat_template"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this model has no chat template; send a plain prompt instead of messages",
+            param="messages",
+        )
+
+
+class ChatTemplate:
+    """A compiled chat template. Rendering changes nothing, so threads may share one."""
+
+    def __init__(self, source: str, named: dict[str, str] | None = None) -> None:
+        """`named`: special tokens the template may write, such as {"bos_token": "<bos>"}.
+
+        Raises CheckpointError if the source is not a template.
+        """
+        self.source = source
+        self._named = dict(named or {})
+        try:
+            self._template = _environment().from_string(source)
+        except TEMPLATE_ERRORS as error:
+            raise CheckpointError(f"{FILE_NAME}: is not a template: {_brief(error)}") from error
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "ChatTemplate | None":
+        """The template of the model in `folder`: its own file, else the tokenizer config's.
+
+        None if the model has none; raises CheckpointError if it is damaged.
+        """
+        named = named_tokens(folder)
+        if (folder / FILE_NAME).exists():
+            try:
+                return cls(read_small(folder / FILE_NAME, LIMIT_BYTES).decode(), named)
+            except UnicodeDecodeError as error:
+                raise CheckpointError(f"{FILE_NAME}: is not UTF-8: {error}") from error
+        source = _configured(folder)
+        return None if source is None else cls(source, named)
+
+    def render(
+        self,
+        messages: list[dict],
+        *,
+        add_generation_prompt: bool = True,
+        tools: list[dict] | None = None,
+        enable_thinking: bool = False,
+    ) -> str:
+        """The chat as text. Raises RequestError for what the template refuses, and over 4 MiB."""
+        values = self._named | {
+            "messages": messages,
+            "tools": tools,
+            "add_generation_prompt": add_generation_prompt,
+            "enable_thinking": enable_thinking,
+        }
+        parts: list[str] = []
+        size = 0
+        try:
+            for part in self._template.generate(values):
+                size += len(part.encode("utf-8", "surrogatepass"))
+                if size > OUTPUT_LIMIT_BYTES:
+                    raise RequestError(
+                        f"the chat template wrote more than {OUTPUT_LIMIT_BYTES:,} bytes",
+                        param="messages",
+                    )
+                parts.append(part)
+        except TEMPLATE_ERRORS as error:
+            raise RequestError(
+                f"the chat template refuses this chat: {_brief(error)}", param="messages"
+            ) from error
+        return "".join(parts)
+
+
+def encode_chat(
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    messages: list[dict],
+    *,
+    add_generation_prompt: bool = True,
+    tools: list[dict] | None = None,
+    enable_thinking: bool = False,
+) -> list[int]:
+    """The prompt ids of a chat; control tokens come from the template alone.
+
+    Raises RequestError for a chat that is not JSON-like, holds a lone surrogate, or that the
+    template refuses.
+    """
+    _check_chat(messages, tools)
+    stand_ins = _choose_stand_ins(tokenizer.control_marks, template.source, [messages, tools])
+    hidden = str.maketrans(stand_ins)
+    shown = {ord(stand_in): mark for mark, stand_in in stand_ins.items()}
+    try:
+        text = template.render(
+            _translate(messages, hidden),
+            add_generation_prompt=add_generation_prompt,
+            tools=None if tools is None else _translate(tools, hidden),
+            enable_thinking=enable_thinking,
+        )
+    except RequestError as error:
+        raise RequestError(str(error).translate(shown), param=error.param) from error
+    return tokenizer.encode_template(text, shown)
+
+
+def _check_chat(messages: list[dict], tools: list[dict] | None) -> None:
+    """Raises RequestError unless both are lists of objects, of JSON values, free of surrogates."""
+    for param, items in (("messages", messages), ("tools", tools or [])):
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise RequestError(f"{param}: expected a list of objects", param=param)
+        for at, item in enumerate(items):
+            for text in _strings(item, f"{param}[{at}]"):
+                check_surrogates(text, f"{param}[{at}]")
+    if not messages:
+        raise RequestError("messages: expected at least one message", param="messages")
+
+
+def _strings(value: object, where: str, depth: int = MAX_DEPTH) -> Iterator[str]:
+    """Every string in a JSON value, mapping keys too; raises RequestError for anything else."""
+    if depth == 0:
+        raise RequestError(f"{where}: nested deeper than {MAX_DEPTH} levels", param=where)
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in (*value.keys(), *value.values()):
+            yield from _strings(item, where, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item, where, depth - 1)
+    elif value is not None and not isinstance(value, int | float):
+        raise RequestError(f"{where}: {type(value).__name__} is not a JSON value", param=where)
+
+
+def _choose_stand_ins(marks: frozenset[str], source: str, chat: list) -> dict[str, str]:
+    """For each mark a private-use character that neither the template nor the chat holds."""
+    used = set(source)
+    used.update(*_strings([value for value in chat if value], "messages", MAX_DEPTH + 2))
+    free = (chr(code) for code in STAND_INS if chr(code) not in used)
+    chosen = dict(zip(sorted(marks), itertools.islice(free, len(marks)), strict=False))
+    if len(chosen) < len(marks):
+        raise RequestError("messages: too many different private-use characters", param="messages")
+    return chosen
+
+
+def _translate(value: object, table: dict[int, str]) -> object:
+    """A copy of a JSON value with every string and mapping key translated."""
+    if isinstance(value, str):
+        return value.translate(table)
+    if isinstance(value, dict):
+        return {_translate(key, table): _translate(item, table) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_translate(item, table) for item in value]
+    return value
+
+
+def _configured(folder: Path) -> str | None:
+    """The chat template of tokenizer_config.json: a string, or the default of a named list."""
+    path = folder / CONFIG_NAME
+    found = read_json(path).get("chat_template") if path.exists() else None
+    if isinstance(found, list):
+        named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
+        found = named.get("default")
+    if found is not None and not isinstance(found, str):
+        raise CheckpointError(f"{CONFIG_NAME}: chat_template: expected text, found {type(found)}")
+    return found
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """The sandbox a chat template expects; the same settings and filters as in Transformers."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _brief(error: BaseException) -> str:
+    """An error's message on one line, cut to a reasonable length."""
+    return " ".join(str(error).split())[:MESSAGE_CHARS] or type(error).__name__
