@@ -116,10 +116,11 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Finished:
-    """The request ended; nothing follows for it."""
+    """The request ended; nothing follows for it. `parked`: why its drafting stopped, if it did."""
 
     request_id: int
     reason: FinishReason
+    parked: str | None = None
 
 
 @dataclass(frozen=True)

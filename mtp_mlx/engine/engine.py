@@ -215,7 +215,7 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Event:
         self._free(sequence)
-        return Finished(sequence.id, reason)
+        return Finished(sequence.id, reason, sequence.parked)
 
     def _fail(self, sequence: Sequence) -> Event:
         """End a row with NaN; its slots are zeroed before anyone reuses them."""

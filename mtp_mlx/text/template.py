@@ -7,14 +7,13 @@ a process which can be killed.)
 Forged turns. The template writes `<turn|>` as text, so user text with the same characters would
 become the control token when the whole is encoded. Placeholders for user strings do not work with
 Gemma 4's template: it trims contents, sorts argument names, upper-cases and compares type names
-and splits strings. So user strings stay as they are but for the characters that make a control
-token: each control token holds at least one character of `Tokenizer.control_marks` (for Gemma:
-"<"), and in every user string — names, arguments and mapping keys too — these characters are
-replaced by stand-ins, private-use code points that occur nowhere else in the request. What is
-rendered then holds control tokens only where the template itself wrote them. They are matched
-first, then the stand-ins are turned back, then the text between is encoded as plain text. The ids
-of a harmless chat are exactly those of the rendered text encoded as a whole; markers assembled
-from several fields stay text as well.
+and splits strings. So user strings stay as they are but for the punctuation that makes control
+tokens, `Tokenizer.control_marks` (for Gemma: "<", "|" and ">"): in every user string (names,
+arguments and mapping keys too) these characters are replaced by stand-ins, private-use code points
+that occur nowhere else in the request. What is rendered then holds control tokens only where the
+template itself wrote them. They are matched first, then the stand-ins are turned back, then the
+text between is encoded as plain text. The ids of a harmless chat are exactly those of the rendered
+text encoded as a whole; markers assembled from several fields stay text as well.
 
 One consequence: a thought that a client left inside an assistant's `content` is plain text too, and
 the template cannot cut it out. Callers put it in `reasoning`, or drop it.
@@ -47,6 +46,7 @@ TEMPLATE_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
+    MemoryError,
     RecursionError,
     TypeError,
     ValueError,
@@ -165,7 +165,7 @@ def _check_chat(messages: list[dict], tools: list[dict] | None) -> None:
             raise RequestError(f"{param}: expected a list of objects", param=param)
         for at, item in enumerate(items):
             for text in _strings(item, f"{param}[{at}]"):
-                check_surrogates(text, f"{param}[{at}]")
+                check_surrogates(text, f"{param}[{at}]", param)
     if not messages:
         raise RequestError("messages: expected at least one message", param="messages")
 
@@ -173,7 +173,9 @@ def _check_chat(messages: list[dict], tools: list[dict] | None) -> None:
 def _strings(value: object, where: str, depth: int = MAX_DEPTH) -> Iterator[str]:
     """Every string in a JSON value, mapping keys too; raises RequestError for anything else."""
     if depth == 0:
-        raise RequestError(f"{where}: nested deeper than {MAX_DEPTH} levels", param=where)
+        raise RequestError(
+            f"{where}: nested deeper than {MAX_DEPTH} levels", param=where.split("[")[0]
+        )
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -183,7 +185,9 @@ def _strings(value: object, where: str, depth: int = MAX_DEPTH) -> Iterator[str]
         for item in value:
             yield from _strings(item, where, depth - 1)
     elif value is not None and not isinstance(value, int | float):
-        raise RequestError(f"{where}: {type(value).__name__} is not a JSON value", param=where)
+        raise RequestError(
+            f"{where}: {type(value).__name__} is not a JSON value", param=where.split("[")[0]
+        )
 
 
 def _choose_stand_ins(marks: frozenset[str], source: str, chat: list) -> dict[str, str]:
@@ -216,7 +220,9 @@ def _configured(folder: Path) -> str | None:
         named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
         found = named.get("default")
     if found is not None and not isinstance(found, str):
-        raise CheckpointError(f"{CONFIG_NAME}: chat_template: expected text, found {type(found)}")
+        raise CheckpointError(
+            f"{CONFIG_NAME}: chat_template: expected text, found {type(found).__name__}"
+        )
     return found
 
 
@@ -226,6 +232,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
+    del environment.globals["lipsum"]
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment

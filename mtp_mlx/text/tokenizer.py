@@ -36,6 +36,7 @@ LIMIT_BYTES = 64 << 20  # Gemma 4's tokenizer.json has 33 MB
 SPACE_PIECE = "▁"
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 NOTHING = r"(?!)"  # a pattern that never matches
+UNHIDDEN = " \t\r\n_\"'\\"  # white space and identifiers; quotes, which tojson escapes
 DECODER = [
     {"type": "Replace", "pattern": {"String": SPACE_PIECE}, "content": " "},
     {"type": "ByteFallback"},
@@ -76,10 +77,12 @@ class Tokenizer:
         self._controls = {
             token.content: Control(i, token.lstrip, token.rstrip) for i, token in controls.items()
         }
+        self.control_marks = frozenset().union(*map(_marks, self._controls))
         self._control_lengths = sorted({len(text) for text in self._controls}, reverse=True)
         starts = {re.escape(text[0]) for text in self._controls}
         self._control_start = re.compile("|".join(sorted(starts)) or NOTHING)
-        self._forbidden = frozenset(controls) - {vocabulary.get(inner.model.unk_token)}
+        self._control_ids = frozenset(controls)
+        self._unknown = inner.model.unk_token
         self._bytes: dict[int, bytes] = {}
         self._inner = inner
         inner.add_special_tokens(
@@ -99,13 +102,6 @@ class Tokenizer:
         inner = _guarded(fault, tokenizers.Tokenizer.from_buffer, text)
         return cls(inner, hashlib.sha256(text).hexdigest(), named_tokens(folder))
 
-    @property
-    def control_marks(self) -> frozenset[str]:
-        """Characters of which every control token holds one: text without them holds no token."""
-        return frozenset(
-            next((mark for mark in text if not mark.isalnum()), text[0]) for text in self._controls
-        )
-
     def encode(self, text: str) -> list[int]:
         """The ids of plain text, in which no control token is ever matched.
 
@@ -114,10 +110,13 @@ class Tokenizer:
         check_surrogates(text)
         fault = RequestError("the tokenizer cannot encode this text")
         encoding = _guarded(fault, self._inner.encode, text, None, False, False)
-        ids = encoding.ids
-        if self._forbidden.isdisjoint(ids):
-            return ids
-        return [id_ for part in self._cut(text, encoding) for id_ in self.encode(part)]
+        if self._control_ids.isdisjoint(encoding.ids):
+            return encoding.ids
+        cuts = [0, *self._forged(text, encoding), len(text)]
+        if len(cuts) == 2:
+            return encoding.ids
+        parts = (text[begin:end] for begin, end in itertools.pairwise(cuts))
+        return [id_ for part in parts for id_ in self.encode(part)]
 
     def encode_template(
         self, text: str, stand_ins: Mapping[int, str] = MappingProxyType({})
@@ -139,17 +138,18 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`; raises RequestError for an id outside the vocabulary."""
         skipped = self.special_ids if skip_special else frozenset()
-        data = b"".join(b"" if id_ in skipped else self.piece_bytes(id_) for id_ in ids)
+        pieces = ((id_, self.piece_bytes(id_)) for id_ in ids)
+        data = b"".join(piece for id_, piece in pieces if id_ not in skipped)
         return show_stray_bytes(data.decode("utf-8", "surrogateescape"))
 
     def id_to_piece(self, token_id: int) -> str:
         """The vocabulary's own spelling of a token; empty for an id that the vocabulary skips."""
-        if type(token_id) is not int or not 0 <= token_id < self.vocab_size:
-            raise RequestError(f"token id {token_id!r} is not in 0..{self.vocab_size - 1}")
+        self._check_id(token_id)
         return self._inner.id_to_token(token_id) or ""
 
     def piece_bytes(self, token_id: int) -> bytes:
         """What a token adds to the UTF-8 of a reply; raises RequestError as `decode` does."""
+        self._check_id(token_id)
         found = self._bytes.get(token_id)
         if found is None:
             piece = self.id_to_piece(token_id)
@@ -157,6 +157,10 @@ class Tokenizer:
             found = bytes.fromhex(byte[1]) if byte else piece.replace(SPACE_PIECE, " ").encode()
             self._bytes[token_id] = found
         return found
+
+    def _check_id(self, token_id: int) -> None:
+        if type(token_id) is not int or not 0 <= token_id < self.vocab_size:
+            raise RequestError(f"token id {token_id!r} is not in 0..{self.vocab_size - 1}")
 
     def _find_controls(self, text: str) -> Iterable[tuple[int, int, Control]]:
         """Begin, end and token of each control token in `text`, from left to right."""
@@ -173,14 +177,20 @@ class Tokenizer:
                     begin = end
                     break
 
-    def _cut(self, text: str, encoding: tokenizers.Encoding) -> list[str]:
-        """`text` cut inside each control token that the model built from plain pieces."""
-        pairs = zip(encoding.ids, encoding.offsets, strict=True)
-        spans = [span for id_, span in pairs if id_ in self._forbidden]
-        if any(end - start < 2 for start, end in spans):
-            raise RequestError(f"the text holds a control character at offset {spans[0][0]}")
-        cuts = [0, *(start + 1 for start, _ in spans), len(text)]
-        return [text[begin:end] for begin, end in itertools.pairwise(cuts)]
+    def _forged(self, text: str, encoding: tokenizers.Encoding) -> list[int]:
+        """Where to cut `text` so that the model cannot build a control token from plain pieces.
+
+        The unknown token is no forgery where it stands for a character that has no piece.
+        """
+        cuts = []
+        pieces = zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True)
+        for id_, piece, (start, end) in pieces:
+            is_unknown = piece == self._unknown and text[start:end] != piece
+            if id_ in self._control_ids and not is_unknown:
+                if end - start < 2:
+                    raise RequestError(f"the text holds a control character at offset {start}")
+                cuts.append(start + 1)
+        return cuts
 
 
 def named_tokens(folder: Path) -> dict[str, str]:
@@ -195,12 +205,13 @@ def named_tokens(folder: Path) -> dict[str, str]:
     return {key: value for key, value in values.items() if isinstance(value, str)}
 
 
-def check_surrogates(text: str, where: str = "the text") -> None:
+def check_surrogates(text: str, where: str = "the text", param: str | None = None) -> None:
     """Raises RequestError if `text` holds half of a surrogate pair, which no tokenizer reads."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RequestError(f"{where} holds a lone surrogate at offset {error.start}") from error
+        fault = f"{where} holds a lone surrogate at offset {error.start}"
+        raise RequestError(fault, param=param) from error
 
 
 def show_stray_bytes(text: str) -> str:
@@ -210,6 +221,15 @@ def show_stray_bytes(text: str) -> str:
 
 def _is_visible(token: tokenizers.AddedToken) -> bool:
     return bool(token.content.replace(SPACE_PIECE, "").strip())
+
+
+def _marks(control: str) -> set[str]:
+    """The characters to hide from matching so that user text cannot spell this control token.
+
+    All its punctuation but what a template may itself escape or compare; at least one character.
+    """
+    marks = {mark for mark in control if not mark.isalnum() and mark not in UNHIDDEN}
+    return marks or {control[0]}
 
 
 def _check_form(inner: tokenizers.Tokenizer) -> None:

@@ -47,10 +47,9 @@ class Transcript:
         """
         if self.is_stopped or self.is_finished:
             raise RuntimeError("the reply has ended; no token can be added")
-        if token_id in self._tokenizer.special_ids:
-            return False
-        fresh = self._decoder.decode(self._tokenizer.piece_bytes(token_id))
-        self._add(show_stray_bytes(fresh))
+        piece = self._tokenizer.piece_bytes(token_id)
+        if token_id not in self._tokenizer.special_ids:
+            self._add(show_stray_bytes(self._decoder.decode(piece)))
         return self.is_stopped
 
     def take(self) -> str:

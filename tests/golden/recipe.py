@@ -126,7 +126,7 @@ def dialect_523(config: dict[str, Any]) -> dict[str, Any]:
     Indices are strings padded with zeros to the width of the largest ("05" beside "11").
     """
     changed = copy.deepcopy(config)
-    text = changed["text_config"] if "text_config" in changed else changed
+    text = changed.get("text_config", changed)
     geometry = {"head_dim": text.pop("global_head_dim")}
     heads = text.pop("num_global_key_value_heads")
     if heads is not None and text["attention_k_eq_v"]:

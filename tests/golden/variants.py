@@ -30,11 +30,11 @@ class Variant:
     """
 
     sliding: int
-    repeats: int
     key_value_heads: int
     target_seed: int
     drafter_seed: int
     prompt_seeds: dict[int, int]
+    repeats: int = 2
     unified: bool = False
     ordered: bool = False
     keys_are_values: bool = False
@@ -51,18 +51,52 @@ MIXTURE = {
 }
 VARIANTS = {
     "e2b": Variant(
-        4, 2, 1, 104, 201, {23: 1, 72: 1}, ordered=True,
+        sliding=4,
+        key_value_heads=1,
+        target_seed=104,
+        drafter_seed=201,
+        prompt_seeds={23: 1, 72: 1},
+        ordered=True,
         text={**PER_LAYER, "num_kv_shared_layers": 5, "use_double_wide_mlp": True},
         scales=PER_LAYER_SCALES,
     ),
     "e4b": Variant(
-        5, 2, 2, 102, 202, {23: 2, 72: 1}, ordered=True,
+        sliding=5,
+        key_value_heads=2,
+        target_seed=102,
+        drafter_seed=202,
+        prompt_seeds={23: 2, 72: 1},
+        ordered=True,
         text={**PER_LAYER, "num_kv_shared_layers": 6},
         scales=PER_LAYER_SCALES,
     ),
-    "12b": Variant(2, 2, 2, 106, 203, {23: 7, 72: 4}, unified=True, keys_are_values=True),
-    "26b": Variant(2, 2, 2, 119, 204, {23: 21, 72: 22}, keys_are_values=True, text=MIXTURE),
-    "31b": Variant(5, 1, 2, 108, 205, {23: 2, 72: 2}, keys_are_values=True),
+    "12b": Variant(
+        sliding=2,
+        key_value_heads=2,
+        target_seed=106,
+        drafter_seed=203,
+        prompt_seeds={23: 7, 72: 4},
+        unified=True,
+        keys_are_values=True,
+    ),
+    "26b": Variant(
+        sliding=2,
+        key_value_heads=2,
+        target_seed=119,
+        drafter_seed=204,
+        prompt_seeds={23: 21, 72: 22},
+        keys_are_values=True,
+        text=MIXTURE,
+    ),
+    "31b": Variant(
+        sliding=5,
+        repeats=1,
+        key_value_heads=2,
+        target_seed=108,
+        drafter_seed=205,
+        prompt_seeds={23: 2, 72: 2},
+        keys_are_values=True,
+    ),
 }
 
 

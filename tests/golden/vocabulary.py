@@ -30,12 +30,11 @@ SPECIAL_TOKENS = {
     "<|turn>": 105,
     "<turn|>": 106,
 }
-MERGES = [
-    ("▁", "t"), ("h", "e"), ("▁", "a"), ("i", "n"), ("r", "e"), ("o", "n"), ("▁t", "he"),
-    ("e", "r"), ("▁", "s"), ("n", "d"), ("▁", "w"), ("a", "t"), ("e", "s"), ("o", "u"),
-    ("▁", "c"), ("i", "s"), ("▁", "o"), ("in", "g"), ("e", "n"), ("▁", "b"), ("▁", "f"),
-    ("▁a", "nd"), ("o", "r"), ("l", "l"), ("▁", "m"), ("▁", "p"),
-]
+MERGE_RULES = (
+    "▁ t, h e, ▁ a, i n, r e, o n, ▁t he, e r, ▁ s, n d, ▁ w, a t, e s, "
+    "o u, ▁ c, i s, ▁ o, in g, e n, ▁ b, ▁ f, ▁a nd, o r, l l, ▁ m, ▁ p"
+)
+MERGES = [tuple(pair.split()) for pair in MERGE_RULES.split(", ")]
 CHAT_TEMPLATE = """\
 {%- macro value(item) -%}
 {%- if item is string -%}<|"|>{{ item }}<|"|>

@@ -1,0 +1,299 @@
+"""The Python API: load a pair, generate, chat, stream, batch."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypedDict, Unpack
+
+import numpy as np
+
+from mtp_mlx.backends import Runtime, find_pair, open_runtime
+from mtp_mlx.config import TargetConfig
+from mtp_mlx.errors import EngineStopped, MtpError, RequestError
+from mtp_mlx.generation import Defaults, read_defaults
+from mtp_mlx.job import Job, Options
+from mtp_mlx.reply import Chunk, Reply
+from mtp_mlx.request import Failed, check_integer, check_token_ids
+from mtp_mlx.text.template import ChatTemplate, NoChatTemplate, encode_chat
+from mtp_mlx.text.tokenizer import Tokenizer
+
+MAX_NUM_SEQS = 64
+
+Message = Mapping[str, object]
+Prompt = str | Sequence[int] | Sequence[Message]
+
+
+class Keywords(TypedDict, total=False):
+    """Keywords of every generating method; None or absent takes the checkpoint's default.
+
+    `stop`: strings that end the reply and are left out of its text. `num_draft_tokens`: drafts a
+    round, 0 for plain decoding, "auto" for the default. `max_tokens` None: 4,096 or the rest of the
+    context. `seed` None: drawn from the system, reported in Reply.seed.
+    """
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str]
+    num_draft_tokens: int | str
+
+
+def load(
+    model: str | Path = "tiny",
+    *,
+    draft_model: str | Path | None = "auto",
+    max_num_seqs: int = 8,
+    dtype: str | None = None,
+    backend: str = "mlx",
+) -> "LLM":
+    """Load a target and its drafter from checkpoint folders.
+
+    draft_model: a folder, "auto" (the one beside the target, or none), or None. max_num_seqs: rows
+    decoded together, 1 to 64. dtype: "float32" or "bfloat16"; None is the checkpoint's own on a GPU
+    and float32 on CPU. backend: "mlx", or "numpy" for the slow reference without MLX.
+
+    Raises CheckpointError (damaged, missing or unsupported files, a drafter that does not fit) before
+    anything is half loaded, RequestError for a bad argument.
+    """
+    check_integer("max_num_seqs", max_num_seqs, 1, MAX_NUM_SEQS)
+    pair = find_pair(model, draft_model)
+    tokenizer = Tokenizer.from_folder(pair.target)
+    runtime, config = open_runtime(pair, max_num_seqs, dtype, backend)
+    defaults = read_defaults(pair.target, config.vocab_size)
+    return LLM(runtime, config, tokenizer, ChatTemplate.from_folder(pair.target), defaults, pair.note)
+
+
+class LLM:
+    """A loaded pair. A context manager; use it from the thread that loaded it.
+
+    `note` says in one line why there is no drafter where one was looked for.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: TargetConfig,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        defaults: Defaults,
+        note: str | None = None,
+    ) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.note = note
+        self._template = template
+        eos_ids = {*defaults.eos_ids, *config.eos_ids, *tokenizer.eos_ids}
+        self._defaults = Defaults(
+            temperature=defaults.temperature,
+            top_k=defaults.top_k,
+            top_p=defaults.top_p,
+            min_p=defaults.min_p,
+            eos_ids=tuple(sorted(token for token in eos_ids if token < config.vocab_size)),
+        )
+        self._runtime: Runtime | None = runtime
+        self._engine = runtime.new_engine()
+        self._jobs: dict[int, Job] = {}
+        self._thread = threading.get_ident()
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the weights; later calls raise EngineStopped."""
+        self._runtime = None
+        self._jobs.clear()
+        del self._engine
+
+    @property
+    def has_drafter(self) -> bool:
+        return self._open().has_drafter
+
+    def generate(
+        self, prompt: str | Sequence[int], **options: Unpack[Keywords]
+    ) -> Reply:
+        """The reply to a raw prompt: a string gets one BOS, token ids are taken as they are."""
+        return self._finish(self._submit(self._encode(prompt), options))
+
+    def chat(self, messages: Sequence[Message], **options: Unpack[Keywords]) -> Reply:
+        """The reply to a conversation, rendered by the checkpoint's own chat template."""
+        return self._finish(self._submit(self._render(messages), options))
+
+    def stream(self, prompt: Prompt, **options: Unpack[Keywords]) -> "Stream":
+        """The reply as chunks, one a round; `prompt` is text, token ids or messages."""
+        return Stream(self, self._submit(self._any(prompt), options))
+
+    def batch(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        each: Sequence[Keywords] | None = None,
+        **options: Unpack[Keywords],
+    ) -> list[Reply]:
+        """Replies to any number of prompts, in their order; each row equals its single run.
+
+        `each` gives options per prompt, over the common ones. A row that fails has finish_reason
+        "error" and says why; the others are not harmed.
+        """
+        if each is not None and len(each) != len(prompts):
+            raise RequestError(
+                f"each has {len(each)} entries for {len(prompts)} prompts", param="each"
+            )
+        own = each or [Keywords()] * len(prompts)
+        jobs = [
+            self._job(self._any(prompt), {**options, **mine})
+            for prompt, mine in zip(prompts, own, strict=True)
+        ]
+        ids = [self._queue(job) for job in jobs]
+        try:
+            while not all(job.is_done for job in jobs):
+                self._step()
+        finally:
+            for request_id in ids:
+                self._drop(request_id)
+        return [job.reply() for job in jobs]
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Teacher-forced logits [L, V] float32 of the target; row i predicts token i + 1."""
+        runtime = self._open()
+        self._check_ids(ids)
+        return runtime.logits(ids)
+
+    def propose(self, ids: Sequence[int], n: int) -> list[int]:
+        """The drafter's n greedy tokens when ids[-1] is the pending token (at least two ids)."""
+        runtime = self._open()
+        self._check_ids(ids)
+        check_integer("n", n, 1, self.config.max_positions)
+        if len(ids) < 2:
+            raise RequestError("propose needs at least 2 ids: one cached, one pending", param="ids")
+        if not runtime.has_drafter:
+            raise RequestError("no drafter is loaded; give load() a draft_model", param="draft_model")
+        return runtime.propose(ids, n)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        check_token_ids("ids", ids, self.config.vocab_size)
+        if not 0 < len(ids) <= self.config.max_positions:
+            raise RequestError(
+                f"ids must hold 1 to {self.config.max_positions} tokens, found {len(ids)}", param="ids"
+            )
+
+    def _open(self) -> Runtime:
+        if self._runtime is None:
+            raise EngineStopped("the model is closed; load it again")
+        if threading.get_ident() != self._thread:
+            raise EngineStopped("a model is used from the thread that loaded it; load one there")
+        return self._runtime
+
+    def _any(self, prompt: Prompt) -> list[int]:
+        is_messages = not isinstance(prompt, str) and len(prompt) and isinstance(prompt[0], Mapping)
+        return self._render(prompt) if is_messages else self._encode(prompt)  # type: ignore[arg-type]
+
+    def _encode(self, prompt: str | Sequence[int]) -> list[int]:
+        if isinstance(prompt, str):
+            return [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)]
+        check_token_ids("prompt", prompt, self.config.vocab_size)
+        return list(prompt)
+
+    def _render(self, messages: Sequence[Message]) -> list[int]:
+        if self._template is None:
+            raise NoChatTemplate()
+        return encode_chat(self.tokenizer, self._template, messages)
+
+    def _job(self, prompt: Sequence[int], options: Mapping[str, object]) -> Job:
+        self._open()
+        return Job(prompt, Options.of(options), self._defaults, self.tokenizer)
+
+    def _queue(self, job: Job) -> int:
+        request_id = self._engine.submit(job.request)
+        self._jobs[request_id] = job
+        return request_id
+
+    def _submit(self, prompt: Sequence[int], options: Mapping[str, object]) -> int:
+        return self._queue(self._job(prompt, options))
+
+    def _finish(self, request_id: int) -> Reply:
+        job = self._jobs[request_id]
+        try:
+            while not job.is_done:
+                self._step()
+        finally:
+            self._drop(request_id)
+        job.raise_error()
+        return job.reply()
+
+    def _step(self) -> None:
+        """One engine step; every event goes to its job. A step that fails ends all jobs."""
+        runtime = self._open()
+        try:
+            events = self._engine.step()
+        except BaseException as error:
+            self._engine = runtime.new_engine()
+            failure = MtpError(f"the engine failed: {error!r}")
+            for request_id, job in self._jobs.items():
+                job.feed(Failed(request_id, failure))
+            self._jobs.clear()
+            raise
+        for event in events:
+            if event.request_id in self._jobs:
+                self._jobs[event.request_id].feed(event)
+
+    def _drop(self, request_id: int) -> None:
+        """Forget a job; one that still runs is cancelled."""
+        job = self._jobs.pop(request_id, None)
+        if job is not None and not job.is_done and self._runtime is not None:
+            for event in self._engine.cancel(request_id):
+                job.feed(event)
+
+
+class Stream:
+    """An iterator over the chunks of one reply; leaving it early cancels the request."""
+
+    def __init__(self, llm: LLM, request_id: int) -> None:
+        self._llm = llm
+        self._id = request_id
+        self._job = llm._jobs[request_id]
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        while not self._job.chunks:
+            if self._job.is_done:
+                self.cancel()
+                self._job.raise_error()
+                raise StopIteration
+            self._llm._step()
+        return self._job.chunks.popleft()
+
+    def cancel(self) -> None:
+        """End the request; chunks that are ready stay readable."""
+        self._llm._drop(self._id)
+
+    @property
+    def reply(self) -> Reply:
+        """The whole reply, once it has ended."""
+        if not self._job.is_done:
+            raise EngineStopped("the stream has not ended yet")
+        return self._job.reply()
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.cancel()

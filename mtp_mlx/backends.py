@@ -1,0 +1,95 @@
+"""The two runtimes behind one interface: MLX, and the NumPy twin that needs no MLX."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mtp_mlx.checkpoint import check_tokenizers, find_drafter, find_folder, open_drafter, open_target
+from mtp_mlx.config import TargetConfig
+from mtp_mlx.errors import DrafterMismatch, MtpError, RequestError
+from mtp_mlx.request import Event, Request
+
+DTYPES = ("float32", "bfloat16")
+
+
+class EngineLike(Protocol):
+    """Requests in, events out; see engine.engine.Engine."""
+
+    @property
+    def is_idle(self) -> bool: ...
+    def submit(self, request: Request) -> int: ...
+    def cancel(self, request_id: int) -> list[Event]: ...
+    def step(self) -> list[Event]: ...
+
+
+class Runtime(Protocol):
+    """A loaded pair. Used from the thread that loaded it."""
+
+    @property
+    def has_drafter(self) -> bool: ...
+    def new_engine(self) -> EngineLike: ...
+    def logits(self, ids: Sequence[int]) -> np.ndarray: ...
+    def propose(self, ids: Sequence[int], count: int) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Where target and drafter lie; `note` says in one line why there is no drafter."""
+
+    target: Path
+    drafter: Path | None
+    note: str | None
+
+
+def find_pair(model: str | Path, draft_model: str | Path | None) -> Pair:
+    """Resolve what the user asked for. An explicit drafter that is not there is an error."""
+    target = find_folder(model)
+    if draft_model is None or draft_model == "none":
+        return Pair(target, None, None)
+    if draft_model == "auto":
+        found = find_drafter(target)
+        note = None if found else f"no drafter beside {target} (-assistant); decoding plainly"
+        return Pair(target, found, note)
+    return Pair(target, find_folder(draft_model), None)
+
+
+def open_runtime(
+    pair: Pair, max_num_seqs: int, dtype: str | None, backend: str
+) -> tuple[Runtime, TargetConfig]:
+    """Check and load a pair. Raises CheckpointError and its kind before any weight is read."""
+    if backend not in ("mlx", "numpy"):
+        raise RequestError(f"backend must be 'mlx' or 'numpy', found {backend!r}", param="backend")
+    if dtype is not None and dtype not in DTYPES:
+        raise RequestError(f"dtype must be one of {DTYPES}, found {dtype!r}", param="dtype")
+    target = open_target(pair.target)
+    drafter = None
+    if pair.drafter is not None:
+        if pair.drafter.resolve() == pair.target.resolve():
+            raise DrafterMismatch(f"{pair.drafter}: target and drafter are the same folder")
+        drafter = open_drafter(pair.drafter, target.config)
+        check_tokenizers(pair.target, pair.drafter)
+    if backend == "numpy":
+        if dtype not in (None, "float32"):
+            raise RequestError("the numpy backend computes in float32 only", param="dtype")
+        from mtp_mlx.reference.runtime import NumpyRuntime
+
+        return NumpyRuntime(target, drafter, max_num_seqs), target.config
+    _require_mlx()
+    from mtp_mlx.engine.runtime import MlxRuntime
+
+    return MlxRuntime(target, drafter, max_num_seqs, dtype), target.config
+
+
+def _require_mlx() -> None:
+    try:
+        import mlx.core  # noqa: F401
+    except ImportError as error:
+        raise MtpError(
+            "MLX is not installed: pip install 'mtp-mlx[cpu]' (Linux), 'mtp-mlx[cuda]' (NVIDIA) or "
+            f"mtp-mlx on a Mac; or load with backend='numpy' ({error})"
+        ) from error
+
+

@@ -1,0 +1,42 @@
+"""A loaded pair on MLX: the engine, and the models outside a generation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtp_mlx.checkpoint import Checkpoint
+from mtp_mlx.config import DrafterConfig, TargetConfig
+from mtp_mlx.engine import forced
+from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
+from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
+
+
+class MlxRuntime:
+    """See backends.Runtime."""
+
+    def __init__(
+        self,
+        target: Checkpoint[TargetConfig],
+        drafter: Checkpoint[DrafterConfig] | None,
+        max_num_seqs: int,
+        dtype: str | None,
+    ) -> None:
+        compute = compute_dtype(target, dtype)
+        self._target = load_target(target, compute)
+        self._drafter = None if drafter is None else load_drafter(drafter, compute)
+        self._max_num_seqs = max_num_seqs
+
+    @property
+    def has_drafter(self) -> bool:
+        return self._drafter is not None
+
+    def new_engine(self) -> Engine:
+        """An engine with empty slots; it shares the weights."""
+        return Engine(self._target, self._drafter, self._max_num_seqs)
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        return forced.logits(self._target, ids, PREFILL_CHUNK)
+
+    def propose(self, ids: Sequence[int], count: int) -> list[int]:
+        assert self._drafter is not None
+        return forced.drafts(self._target, self._drafter, ids, count, PREFILL_CHUNK)

@@ -1,0 +1,202 @@
+"""One request as the API follows it: events in, chunks and the final reply out."""
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+from mtp_mlx.errors import MtpError, RequestError
+from mtp_mlx.generation import Defaults
+from mtp_mlx.reply import Chunk, Reply, SpecStats, Timings, Token, Usage
+from mtp_mlx.request import (
+    MAX_DRAFT_TOKENS,
+    MAX_SEED,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Request,
+    Sampling,
+    Tokens,
+    check_integer,
+)
+from mtp_mlx.text.tokenizer import Tokenizer
+from mtp_mlx.text.transcript import Transcript
+
+Value = TypeVar("Value")
+
+# Drafts a round for "auto", until the draft-length policy decides.
+AUTO_DRAFT_TOKENS = 3
+# New tokens for max_tokens=None; the rest of the context where that is shorter.
+DEFAULT_MAX_TOKENS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of one generation; None takes the checkpoint's generation_config."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: str | Sequence[str] = ()
+    num_draft_tokens: int | str = "auto"
+
+    @staticmethod
+    def of(values: Mapping[str, object]) -> "Options":
+        """Options from keywords; a name that is none raises TypeError."""
+        known = [field.name for field in fields(Options)]
+        for name in values:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}; options are {', '.join(known)}")
+        return Options(**values)  # type: ignore[arg-type]
+
+    def sampling(self, defaults: Defaults) -> Sampling:
+        seed = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
+        return Sampling(
+            temperature=_or(self.temperature, defaults.temperature),
+            top_k=_or(self.top_k, defaults.top_k),
+            top_p=_or(self.top_p, defaults.top_p),
+            min_p=_or(self.min_p, defaults.min_p),
+            seed=seed,
+        )
+
+    def stops(self) -> tuple[str, ...]:
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        if not isinstance(stop, list | tuple) or not all(isinstance(s, str) for s in stop):
+            raise RequestError(f"stop must be strings, found {self.stop!r}", param="stop")
+        return tuple(stop)
+
+    def draft_tokens(self) -> int:
+        if self.num_draft_tokens == "auto":
+            return AUTO_DRAFT_TOKENS
+        if isinstance(self.num_draft_tokens, str):
+            raise RequestError(
+                f"num_draft_tokens must be 'auto' or 0 to {MAX_DRAFT_TOKENS}, "
+                f"found {self.num_draft_tokens!r}",
+                param="num_draft_tokens",
+            )
+        check_integer("num_draft_tokens", self.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
+        return self.num_draft_tokens
+
+
+def _or(value: Value | None, default: Value) -> Value:
+    return default if value is None else value
+
+
+class Job:
+    """A request with its transcript, statistics and the chunks nobody has taken yet."""
+
+    def __init__(
+        self, prompt: Sequence[int], options: Options, defaults: Defaults, tokenizer: Tokenizer
+    ) -> None:
+        self.sampling = options.sampling(defaults)
+        self.prompt = tuple(prompt)
+        self.chunks: deque[Chunk] = deque()
+        self.finish_reason: FinishReason | None = None
+        self.error: Exception | None = None
+        self._transcript = Transcript(tokenizer, options.stops())
+        self._pieces: deque[str] = deque()
+        self._ids: list[int] = []
+        self._rounds: list[tuple[int, int]] = []  # drafted, accepted
+        self._parked: str | None = None
+        self._text = ""
+        self._started = time.perf_counter()
+        self._first: float | None = None
+        self._last = self._started
+        limit = DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens
+        self.request = Request(
+            prompt=self.prompt,
+            sampling=self.sampling,
+            max_tokens=limit,
+            stop_ids=frozenset(defaults.eos_ids),
+            num_draft_tokens=options.draft_tokens(),
+            is_end=self._is_end,
+        )
+
+    def _is_end(self, token: int) -> bool:
+        ended = self._transcript.push(token)
+        self._pieces.append(self._transcript.take())
+        return ended
+
+    @property
+    def is_done(self) -> bool:
+        return self.finish_reason is not None
+
+    def feed(self, event: Event) -> None:
+        """Take one event of this request."""
+        match event:
+            case Tokens():
+                self._feed_tokens(event)
+            case Finished():
+                self._parked = event.parked
+                self._end(event.reason)
+            case Failed():
+                self.error = event.error
+                self._end("error")
+
+    def _feed_tokens(self, event: Tokens) -> None:
+        self._last = time.perf_counter()
+        if self._first is None:
+            self._first = self._last
+        start = len(self.prompt) + len(self._ids)
+        tokens = tuple(
+            Token(token, self._pieces.popleft(), origin, start + index)
+            for index, (token, origin) in enumerate(zip(event.ids, event.origins, strict=True))
+        )
+        self._ids.extend(event.ids)
+        if event.origins[0] != "prefill":
+            self._rounds.append((event.drafted, event.accepted))
+        self._emit("".join(token.text for token in tokens), tokens)
+
+    def _end(self, reason: FinishReason) -> None:
+        self.finish_reason = reason
+        self._emit(self._transcript.finish(), ())
+
+    def _emit(self, text: str, tokens: tuple[Token, ...]) -> None:
+        self._text += text
+        self.chunks.append(Chunk(text, tokens, self.finish_reason))
+
+    def reply(self) -> Reply:
+        """The finished reply."""
+        assert self.finish_reason is not None
+        first = self._last if self._first is None else self._first
+        seconds = self._last - first
+        later = max(len(self._ids) - 1, 0)
+        return Reply(
+            text=self._text,
+            token_ids=tuple(self._ids),
+            finish_reason=self.finish_reason,
+            seed=self.sampling.seed,
+            spec=self._spec(),
+            usage=Usage(len(self.prompt), len(self._ids)),
+            timings=Timings(first - self._started, seconds, later / seconds if seconds else 0.0),
+            error=None if self.error is None else str(self.error),
+        )
+
+    def _spec(self) -> SpecStats:
+        rounds = len(self._rounds)
+        deepest = max((drafted for drafted, _ in self._rounds), default=0)
+        later = max(len(self._ids) - 1, 0)
+        return SpecStats(
+            rounds=rounds,
+            drafted=sum(drafted for drafted, _ in self._rounds),
+            accepted=sum(accepted for _, accepted in self._rounds),
+            per_position=tuple(
+                sum(accepted > place for _, accepted in self._rounds) for place in range(deepest)
+            ),
+            tokens_per_round=later / rounds if rounds else 0.0,
+            target_forwards=rounds,
+            parked=self._parked,
+        )
+
+    def raise_error(self) -> None:
+        """Raise the error that ended this job, if one did."""
+        if self.error is not None:
+            if isinstance(self.error, MtpError):
+                raise self.error
+            raise MtpError(str(self.error)) from self.error

@@ -1,0 +1,232 @@
+"""Speculative decoding of one sequence, in plain loops: the specification of the engine.
+
+The *target* writes the text; a small *drafter* guesses ahead, so that one forward of the target
+can settle several tokens at once. At any time
+
+    text     t_0 ... t_{n-1}   t_n           prompt and reply so far
+    cache    t_0 ... t_{n-1}                 K/V of the n committed tokens
+    seed                       t_n, hidden   the pending token, and the target's hidden state at n-1
+
+and one round does four things:
+
+1. Propose. From the seed the drafter guesses d_1 ... d_k, one after another.
+2. Verify. One target forward over t_n, d_1 ... d_k at positions n ... n+k. Its output i says which
+   token the target itself chooses for position n+i+1, given that the drafts before are right.
+3. Accept. The drafts stay as long as they are what the target chooses. At the first that is not,
+   the target's own token takes its place; if all are, the target's next token comes on top. A stop
+   token, or the caller, may end the reply on the way: what follows is dropped.
+4. Commit. t_n and the drafts kept are now part of the cache, the last token emitted is pending, and
+   the hidden state from which it was chosen becomes the seed. Rejected drafts were written behind
+   the new length, where nothing sees them; nothing has to be undone.
+
+A token is chosen from logits with noise that depends on its position and the seed of the request
+alone (`choose`). Both models draw the same noise, and each kept token is the target's choice given
+the text before it: the reply is that of `plain_decode`, whatever the drafter proposes.
+Leviathan et al. 2023 (arXiv 2211.17192), with matching in place of weighing: Daliri et al. 2024
+(arXiv 2408.07978).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtp_mlx.errors import ContextLengthExceeded, NumericalError, RequestError
+from mtp_mlx.reference.batch import Batch, Row
+from mtp_mlx.reference.cache import Cache
+from mtp_mlx.reference.choose import Choice, choose
+from mtp_mlx.reference.drafter import Drafts
+from mtp_mlx.reference.head import Logits
+from mtp_mlx.reference.target import Target
+from mtp_mlx.reference.view import draft_view
+from mtp_mlx.request import (
+    MAX_DRAFT_TOKENS,
+    Origin,
+    Request,
+    Sampling,
+    check_integer,
+    check_token_ids,
+)
+
+# Prompt tokens in one forward where the caller has no wish.
+CHUNK = 256
+GREEDY = Sampling()
+MOST_TOKENS = 1 << 30  # of one reply; the context is the real limit
+SLOT = 0  # the only row of the cache
+
+
+@dataclass(frozen=True)
+class Round:
+    """Tokens emitted by one round, or by the prefill; the fields are those of `request.Tokens`."""
+
+    ids: tuple[int, ...]
+    origins: tuple[Origin, ...]
+    drafted: int
+    accepted: int
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What a round starts from: the pending token, and the hidden state [D] of the one before."""
+
+    token: int
+    hidden: np.ndarray
+
+
+def plain_decode(
+    target: Target,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    max_tokens: int,
+    stop_ids: frozenset[int] = frozenset(),
+    *,
+    chunk: int = CHUNK,
+) -> list[int]:
+    """The reply, one forward of the target for each token: what speculation must reproduce."""
+    limit = _token_limit(target, prompt, max_tokens)
+    cache = target.new_cache(1, 1)
+    hidden = prefill(target, cache, prompt, chunk)[-1]
+    reply: list[int] = []
+    while True:
+        token = choose_token(target, hidden, sampling, len(prompt) + len(reply))
+        reply.append(token)
+        if token in stop_ids or len(reply) == limit:
+            return reply
+        hidden = forward(target, cache, [token])[0]
+        cache.commit(SLOT, 1)
+
+
+def speculative_decode(
+    target: Target, drafter: Drafts | None, request: Request, *, chunk: int
+) -> Iterator[Round]:
+    """The prefill's token, then one Round after another until the reply ends.
+
+    Raises RequestError for a request that cannot be served, and NumericalError in the round in
+    which the target's output for a token to be emitted is not finite.
+    """
+    limit = _token_limit(target, request.prompt, request.max_tokens)
+    check_integer("num_draft_tokens", request.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
+    cache = target.new_cache(1, request.num_draft_tokens + 1)
+    hidden = prefill(target, cache, request.prompt, chunk)[-1]
+    token = choose_token(target, hidden, request.sampling, cache.lengths[SLOT])
+    seed = Seed(token, hidden)
+    yield Round((token,), ("prefill",), drafted=0, accepted=0)
+    emitted, is_over = 1, _ends(request, token)
+    while not is_over and emitted < limit:
+        most = min(request.num_draft_tokens, limit - emitted - 1)
+        drafts: list[int] = []
+        if drafter is not None and most:
+            drafts = draft(target, drafter, cache, seed, most, request.sampling)
+        done, seed, is_over = verify(target, cache, seed, drafts, request)
+        emitted += len(done.ids)
+        yield done
+
+
+def prefill(target: Target, cache: Cache, ids: Sequence[int], chunk: int) -> np.ndarray:
+    """Commit `ids` to the empty cache, `chunk` tokens a forward; their hidden states [L, D]."""
+    hidden = []
+    for start in range(0, len(ids), chunk):
+        piece = list(ids[start : start + chunk])
+        hidden.append(forward(target, cache, piece, is_chunk=True))
+        cache.commit(SLOT, len(piece))
+    return np.concatenate(hidden)
+
+
+def forward(
+    target: Target, cache: Cache, ids: Sequence[int], *, is_chunk: bool = False
+) -> np.ndarray:
+    """Hidden states [T, D] of `ids` behind the committed tokens; their K/V are provisional."""
+    rows = (Row(SLOT, cache.lengths[SLOT], len(ids)),)
+    return target(Batch.of(rows, np.array(ids, dtype=np.int32), is_chunk=is_chunk), cache)
+
+
+def draft(
+    target: Target, drafter: Drafts, cache: Cache, seed: Seed, count: int, sampling: Sampling
+) -> list[int]:
+    """Step 1: `count` guesses for the tokens after the pending one.
+
+    All steps look from one position and see the committed K/V; only the token and the drafter's own
+    hidden state move on.
+    """
+    view = draft_view(cache, (SLOT,))
+    token, hidden = seed.token, seed.hidden[None]  # [1, D]
+    guesses = []
+    for step in range(count):
+        embedded = target.embed(np.array([token]))
+        scores, hidden = drafter.step(embedded, hidden, view)
+        position = cache.lengths[SLOT] + step + 1
+        token = int(choose(scores, Choice([sampling], [position]))[0])
+        guesses.append(token)
+    return guesses
+
+
+def verify(
+    target: Target, cache: Cache, seed: Seed, drafts: list[int], request: Request
+) -> tuple[Round, Seed, bool]:
+    """Steps 2 to 4: what the round emits, the next seed, and whether the reply ends with it."""
+    length = cache.lengths[SLOT]
+    hidden = forward(target, cache, [seed.token, *drafts])  # [1 + drafts, D]
+    kept: list[int] = []
+    origins: list[Origin] = []
+    is_over = False
+    for index in range(len(drafts) + 1):
+        token = choose_token(target, hidden[index], request.sampling, length + index + 1)
+        is_match = index < len(drafts) and drafts[index] == token
+        kept.append(token)
+        origins.append("draft" if is_match else "target" if drafts else "plain")
+        is_over = _ends(request, token)
+        if is_over or not is_match:
+            break
+    cache.commit(SLOT, len(kept))  # the pending token and all kept ones but the last
+    done = Round(tuple(kept), tuple(origins), len(drafts), origins.count("draft"))
+    return done, Seed(kept[-1], hidden[len(kept) - 1]), is_over
+
+
+def choose_token(target: Target, hidden: np.ndarray, sampling: Sampling, position: int) -> int:
+    """The target's token for `position`, from the hidden state [D] of the one before.
+
+    Raises NumericalError where that state or its logits are not finite.
+    """
+    scores = target.logits(hidden[None])
+    if not (np.isfinite(hidden).all() and np.isfinite(scores).all()):
+        raise NumericalError(f"the target's output for position {position} is not finite")
+    return int(choose(Logits(scores), Choice([sampling], [position]))[0])
+
+
+def logits(target: Target, ids: Sequence[int], chunk: int = CHUNK) -> np.ndarray:
+    """Teacher-forced logits [L, V]: row i scores the token after ids[i]."""
+    check_token_ids("ids", list(ids), target.config.vocab_size)
+    return target.logits(prefill(target, target.new_cache(1, 1), ids, chunk))
+
+
+def propose(target: Target, drafter: Drafts, ids: Sequence[int], n: int) -> list[int]:
+    """`n` greedy guesses for the tokens after `ids`, of which there are two or more."""
+    check_token_ids("ids", list(ids), target.config.vocab_size)
+    cache = target.new_cache(1, 1)
+    hidden = prefill(target, cache, ids[:-1], CHUNK)[-1]
+    return draft(target, drafter, cache, Seed(ids[-1], hidden), n, GREEDY)
+
+
+def _ends(request: Request, token: int) -> bool:
+    """Does the reply end with `token`? Asks `is_end` exactly once for each emitted token."""
+    is_end = request.is_end(token)
+    return is_end or token in request.stop_ids
+
+
+def _token_limit(target: Target, prompt: Sequence[int], max_tokens: int) -> int:
+    """New tokens that both the request and the context allow, at least one.
+
+    Raises RequestError. The last token of a full context is emitted but never fed back.
+    """
+    check_token_ids("prompt", list(prompt), target.config.vocab_size)
+    check_integer("max_tokens", max_tokens, 1, MOST_TOKENS)
+    if not prompt:
+        raise RequestError("prompt must hold at least one token id, found none", param="prompt")
+    room = target.config.max_positions - len(prompt)
+    if room < 1:
+        raise ContextLengthExceeded(
+            f"prompt has {len(prompt)} tokens, the context is {target.config.max_positions}; "
+            "shorten it",
+            param="prompt",
+        )
+    return min(max_tokens, room)

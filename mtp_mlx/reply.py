@@ -1,0 +1,87 @@
+"""What a caller gets back: replies, chunks of a stream, and honest counts of the speculation."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mtp_mlx.request import FinishReason, Origin
+
+
+@dataclass(frozen=True)
+class Token:
+    """One emitted token. `text` is what became showable with it; `position` counts from the prompt's
+    first token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens)."""
+
+    id: int
+    text: str
+    origin: Origin
+    position: int
+
+    @property
+    def from_draft(self) -> bool:
+        return self.origin == "draft"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a streamed reply: the tokens of one round and the text they complete."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class SpecStats:
+    """Speculation of one reply, without prefill and its first token.
+
+    `per_position[i]` counts rounds whose draft i + 1 was accepted and emitted; `target_forwards`
+    verify passes this reply took part in; `parked` why drafting stopped, if it did.
+    """
+
+    rounds: int
+    drafted: int
+    accepted: int
+    per_position: tuple[int, ...]
+    tokens_per_round: float
+    target_forwards: int
+    parked: str | None = None
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds: to the first token (queue and prompt), and for the tokens after it."""
+
+    first_token_s: float
+    generation_s: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One finished reply. `token_ids` includes the token that ended it; `text` excludes a stop
+    string. `error` says why when finish_reason is "error"."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    seed: int
+    spec: SpecStats
+    usage: Usage
+    timings: Timings
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict of all fields."""
+        values = asdict(self)
+        values["usage"]["total_tokens"] = self.usage.total_tokens
+        return values

@@ -1,0 +1,253 @@
+"""Tiny random pairs in the shape of each published model: configs as config.json holds them (classic
+dialect) and seeded float32 weights by canonical key. NumPy only; not the goldens' pairs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mtp_mlx.config import DrafterConfig, LayerSpec, TargetConfig, read_drafter, read_target
+
+VARIANTS = ("e2b", "e4b", "12b", "26b", "31b")
+VOCAB_SIZE = 64
+HIDDEN_SIZE = 32
+DRAFTER_HIDDEN_SIZE = 16
+WINDOW = 8
+MAX_POSITIONS = 256
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+# Small embeddings leave room for the layers, or a tied model repeats its input for ever; the final
+# norm makes up for it. Blunt queries keep float32 errors small.
+EMBEDDING_SCALE = 0.15
+GAINS = {"norm": 4.0, "q_norm": 0.6}
+
+PER_LAYER = {"hidden_size_per_layer_input": 8}
+EXPERTS = {
+    "enable_moe_block": True, "num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 16,
+}  # fmt: skip
+KEYS_ARE_VALUES = {"attention_k_eq_v": True, "use_bidirectional_attention": "vision"}
+ORDERED = {"use_ordered_embeddings": True}
+ATTENTION = {
+    "num_attention_heads", "num_key_value_heads", "num_global_key_value_heads", "attention_k_eq_v",
+    "use_bidirectional_attention",
+}  # fmt: skip
+
+# Per variant: the layers (S sliding, F full), what its text config changes, what its drafter adds.
+# The layers that own K/V end in S or F beyond number 3, as in all published models.
+SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "e2b": (
+        "SSSSFSSF",
+        PER_LAYER | {"num_kv_shared_layers": 2, "use_double_wide_mlp": True},
+        ORDERED,
+    ),
+    "e4b": (
+        "SSFSSFSSF",
+        PER_LAYER | {"num_kv_shared_layers": 3, "num_key_value_heads": 2},
+        ORDERED,
+    ),
+    "12b": (
+        "SSFSSF",
+        KEYS_ARE_VALUES | {"num_key_value_heads": 2, "num_global_key_value_heads": 1},
+        {},
+    ),
+    "26b": (
+        "SSFSSF",
+        KEYS_ARE_VALUES | EXPERTS | {"num_key_value_heads": 2, "num_global_key_value_heads": 1},
+        {},
+    ),
+    "31b": (
+        "SSSSSF",
+        KEYS_ARE_VALUES
+        | {"num_attention_heads": 8, "num_key_value_heads": 4, "num_global_key_value_heads": 2},
+        {},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TinyPair:
+    """Both configs, the drafter's paired with the target, and both models' weights."""
+
+    target_config: TargetConfig
+    drafter_config: DrafterConfig
+    target_weights: dict[str, np.ndarray]
+    drafter_weights: dict[str, np.ndarray]
+
+
+def pair(variant: str, seed: int) -> TinyPair:
+    """A pair in the shape of `variant`; `seed` draws the weights."""
+    target = read_target(target_dict(variant), f"{variant}/config.json")
+    drafter = read_drafter(drafter_dict(variant), f"{variant}-assistant/config.json")
+    return TinyPair(
+        target_config=target,
+        drafter_config=drafter.paired_with(target),
+        target_weights=_draw(target_shapes(target), seed),
+        drafter_weights=_draw(drafter_shapes(drafter), seed + 1),
+    )
+
+
+def target_dict(variant: str) -> dict[str, Any]:
+    """The target's config.json."""
+    pattern, changes, _ = SHAPES[variant]
+    family = "gemma4_unified" if variant == "12b" else "gemma4"
+    text = _text_dict(pattern) | {"model_type": f"{family}_text"} | changes
+    return {
+        "model_type": family,
+        "eos_token_id": [1, 5],
+        "tie_word_embeddings": True,
+        "text_config": text,
+    }
+
+
+def drafter_dict(variant: str) -> dict[str, Any]:
+    """The drafter's config.json."""
+    _, changes, extra = SHAPES[variant]
+    family = "gemma4_unified" if variant == "12b" else "gemma4"
+    text = _text_dict("SSSF") | {
+        "model_type": f"{family}_text",
+        "hidden_size": DRAFTER_HIDDEN_SIZE,
+        "intermediate_size": 24,
+        "final_logit_softcapping": None,
+        "num_kv_shared_layers": 4,
+    }
+    return {
+        "model_type": f"{family}_assistant",
+        "backbone_hidden_size": HIDDEN_SIZE,
+        "use_ordered_embeddings": False,
+        "num_centroids": 8,
+        "centroid_intermediate_top_k": 3,
+        "tie_word_embeddings": True,
+        "text_config": text | {key: changes[key] for key in sorted(ATTENTION & changes.keys())},
+    } | extra
+
+
+def _text_dict(pattern: str) -> dict[str, Any]:
+    """What the text configs have in common; `pattern` names the layers."""
+    return {
+        "attention_bias": False,
+        "attention_k_eq_v": False,
+        "enable_moe_block": False,
+        "eos_token_id": 1,
+        "final_logit_softcapping": 30.0,
+        "global_head_dim": 16,
+        "head_dim": 8,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": HIDDEN_SIZE,
+        "hidden_size_per_layer_input": 0,
+        "intermediate_size": 48,
+        "layer_types": [SLIDING if letter == "S" else FULL for letter in pattern],
+        "max_position_embeddings": MAX_POSITIONS,
+        "num_attention_heads": 4,
+        "num_global_key_value_heads": None,
+        "num_hidden_layers": len(pattern),
+        "num_key_value_heads": 1,
+        "num_kv_shared_layers": 0,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {
+            FULL: {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+            SLIDING: {"rope_type": "default", "rope_theta": 1e4},
+        },
+        "sliding_window": WINDOW,
+        "tie_word_embeddings": True,
+        "use_double_wide_mlp": False,
+        "vocab_size": VOCAB_SIZE,
+    }
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def target_shapes(config: TargetConfig) -> Shapes:
+    """Shape of every tensor of a target, by canonical key."""
+    width, dim = config.hidden_size, config.per_layer_dim
+    shapes: Shapes = {"embed_tokens.weight": (config.vocab_size, width), "norm.weight": (width,)}
+    if dim:
+        total = dim * len(config.layers)
+        shapes["embed_tokens_per_layer.weight"] = (config.vocab_size, total)
+        shapes["per_layer_model_projection.weight"] = (total, width)
+        shapes["per_layer_projection_norm.weight"] = (dim,)
+    for spec in config.layers:
+        layer = _layer_shapes(spec, width)
+        if spec.reads_from == spec.index:
+            layer |= _key_value_shapes(spec, width)
+        if dim:
+            layer["per_layer_input_gate.weight"] = (dim, width)
+            layer["per_layer_projection.weight"] = (width, dim)
+            layer["post_per_layer_input_norm.weight"] = (width,)
+        shapes |= {f"layers.{spec.index}.{key}": shape for key, shape in layer.items()}
+    return shapes
+
+
+def drafter_shapes(config: DrafterConfig) -> Shapes:
+    """Shape of every tensor of a drafter, by canonical key."""
+    width, backbone = config.hidden_size, config.backbone_hidden_size
+    shapes: Shapes = {
+        "embed_tokens.weight": (config.vocab_size, width),
+        "norm.weight": (width,),
+        "pre_projection.weight": (width, 2 * backbone),
+        "post_projection.weight": (backbone, width),
+    }
+    if config.centroids is not None:
+        shapes["masked_embedding.centroids.weight"] = (config.centroids.num, width)
+        shapes["masked_embedding.token_ordering"] = (config.vocab_size,)
+    for spec in config.layers:
+        layer = _layer_shapes(spec, width)
+        shapes |= {f"layers.{spec.index}.{key}": shape for key, shape in layer.items()}
+    return shapes
+
+
+def _layer_shapes(spec: LayerSpec, width: int) -> Shapes:
+    inner = spec.heads * spec.head_dim
+    shapes: Shapes = {
+        "layer_scalar": (1,),
+        "self_attn.q_proj.weight": (inner, width),
+        "self_attn.q_norm.weight": (spec.head_dim,),
+        "self_attn.o_proj.weight": (width, inner),
+        "mlp.gate_proj.weight": (spec.ffn_dim, width),
+        "mlp.up_proj.weight": (spec.ffn_dim, width),
+        "mlp.down_proj.weight": (width, spec.ffn_dim),
+    }
+    norms = ["input", "post_attention", "pre_feedforward", "post_feedforward"]
+    shapes |= {f"{name}_layernorm.weight": (width,) for name in norms}
+    if spec.experts is not None:
+        num, inside = spec.experts.num_experts, spec.experts.width
+        shapes["router.proj.weight"] = (num, width)
+        shapes["router.scale"] = (width,)
+        shapes["router.per_expert_scale"] = (num,)
+        shapes["experts.switch_glu.gate_proj.weight"] = (num, inside, width)
+        shapes["experts.switch_glu.up_proj.weight"] = (num, inside, width)
+        shapes["experts.switch_glu.down_proj.weight"] = (num, width, inside)
+        extra = ["post_feedforward_layernorm_1", "post_feedforward_layernorm_2"]
+        extra.append("pre_feedforward_layernorm_2")
+        shapes |= {f"{name}.weight": (width,) for name in extra}
+    return shapes
+
+
+def _key_value_shapes(spec: LayerSpec, width: int) -> Shapes:
+    outer = spec.kv_heads * spec.head_dim
+    shapes: Shapes = {
+        "self_attn.k_proj.weight": (outer, width),
+        "self_attn.k_norm.weight": (spec.head_dim,),
+    }
+    if not spec.keys_are_values:
+        shapes["self_attn.v_proj.weight"] = (outer, width)
+    return shapes
+
+
+def _draw(shapes: Shapes, seed: int) -> dict[str, np.ndarray]:
+    """Random weights, drawn in sorted key order."""
+    random = np.random.RandomState(seed)
+    return {key: _draw_one(random, key, shapes[key]) for key in sorted(shapes)}
+
+
+def _draw_one(random: np.random.RandomState, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One tensor; no norm or scalar is 1, or mistakes with them would not show."""
+    if key.endswith("token_ordering"):
+        return random.permutation(shape[0]).astype(np.int32)
+    if key.endswith("layer_scalar"):
+        return random.uniform(0.5, 1.0, size=shape).astype(np.float32)
+    if "norm" in key or key.endswith("scale"):
+        gain = GAINS.get(key.rsplit(".", 2)[-2], 1.0)
+        return (gain * (1.0 + 0.3 * random.standard_normal(shape))).astype(np.float32)
+    scale = EMBEDDING_SCALE if key.startswith("embed_tokens") else shape[-1] ** -0.5
+    return (scale * random.standard_normal(shape)).astype(np.float32)
