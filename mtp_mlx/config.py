@@ -306,12 +306,9 @@ def _head_geometry(text: Fields, index: int, kind: Kind) -> tuple[int, int]:
     if kind == "sliding":
         return head_dim, kv_heads
     if text.has("per_layer_config"):
-        per_layer = text.section("per_layer_config")
-        if not per_layer.has(str(index)):
-            return head_dim, kv_heads
-        own = per_layer.section(str(index))
+        own = _own_section(text.section("per_layer_config"), index)
         return (
-            own.integer("head_dim", 1, MAX_WIDTH, default=head_dim),
+            own.integer("head_dim", 1, MAX_WIDTH),
             own.integer("num_key_value_heads", 1, MAX_WIDTH, default=kv_heads),
         )
     head_dim = text.integer("global_head_dim", 1, MAX_WIDTH)
@@ -320,6 +317,16 @@ def _head_geometry(text: Fields, index: int, kind: Kind) -> tuple[int, int]:
             return head_dim, kv_heads
         kv_heads = text.integer("num_global_key_value_heads", 1, MAX_WIDTH)
     return head_dim, kv_heads
+
+
+def _own_section(per_layer: Fields, index: int) -> Fields:
+    """The entry of one layer; its key may be zero-padded ("05")."""
+    for key in per_layer.values:
+        if key.isdecimal() and int(key) == index:
+            return per_layer.section(key)
+    raise CheckpointError(
+        f"{per_layer.source}: {per_layer.prefix} has no entry for layer {index}, a full layer"
+    )
 
 
 def _rope(parameters: Fields, kind: Kind, head_dim: int) -> RopeSpec:

@@ -19,9 +19,10 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 # Small embeddings leave room for the layers, or a tied model repeats its input for ever; the final
 # norm makes up for it. Blunt queries keep float32 errors small.
 EMBEDDING_SCALE = 0.15
+GATE_SCALE = 0.2  # a far negative gate is all rounding error, and the norm behind it blows it up
 GAINS = {"norm": 4.0, "q_norm": 0.6}
 
-PER_LAYER = {"hidden_size_per_layer_input": 8}
+PER_LAYER = {"hidden_size_per_layer_input": 16}
 EXPERTS = {
     "enable_moe_block": True, "num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 16,
 }  # fmt: skip
@@ -250,4 +251,5 @@ def _draw_one(random: np.random.RandomState, key: str, shape: tuple[int, ...]) -
         gain = GAINS.get(key.rsplit(".", 2)[-2], 1.0)
         return (gain * (1.0 + 0.3 * random.standard_normal(shape))).astype(np.float32)
     scale = EMBEDDING_SCALE if key.startswith("embed_tokens") else shape[-1] ** -0.5
+    scale *= GATE_SCALE if key.endswith("per_layer_input_gate.weight") else 1.0
     return (scale * random.standard_normal(shape)).astype(np.float32)
