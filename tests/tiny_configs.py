@@ -20,7 +20,7 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 # norm makes up for it. Blunt queries keep float32 errors small.
 EMBEDDING_SCALE = 0.15
 GATE_SCALE = 0.2  # a far negative gate is all rounding error, and the norm behind it blows it up
-GAINS = {"norm": 4.0, "q_norm": 0.6}
+GAINS = {"norm": 2.0, "q_norm": 0.6, "post_per_layer_input_norm": 0.5}
 
 PER_LAYER = {"hidden_size_per_layer_input": 16}
 EXPERTS = {
@@ -37,13 +37,13 @@ ATTENTION = {
 # The layers that own K/V end in S or F beyond number 3, as in all published models.
 SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "e2b": (
-        "SSSSFSSF",
+        "SSSSFSF",
         PER_LAYER | {"num_kv_shared_layers": 2, "use_double_wide_mlp": True},
         ORDERED,
     ),
     "e4b": (
-        "SSFSSFSSF",
-        PER_LAYER | {"num_kv_shared_layers": 3, "num_key_value_heads": 2},
+        "SSFSSFSF",
+        PER_LAYER | {"num_kv_shared_layers": 2, "num_key_value_heads": 2},
         ORDERED,
     ),
     "12b": (

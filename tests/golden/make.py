@@ -53,7 +53,7 @@ LONGEST_RUN = 6
 STOP_IDS = (1, 50, 106)
 DETAILED_LENGTH = 23
 ERROR_LIMIT = 5e-4
-DRAFT_ERROR_LIMIT = 1e-4
+DRAFT_ERROR_LIMIT = 2.5e-5
 GAP_LIMIT = 1e-3
 LARGER_IS_WORSE = ("error", "draft_error", "choice_error", "stops", "longest_run")
 Arrays = dict[str, np.ndarray]
@@ -66,16 +66,23 @@ def build_record(name: str, variant: variants.Variant) -> dict[str, Any]:
     pair = reference.build_pair(*configs)
     stored: dict[str, Any] = {
         "variant": name,
-        "scales": variant.scales,
         "prompt_seeds": {str(length): seed for length, seed in variant.prompt_seeds.items()},
     }
     seeds = variant.target_seed, variant.drafter_seed
     models = pair.target, pair.drafter
-    for role, config, seed, model in zip(("target", "drafter"), configs, seeds, models):
+    scales = variant.scales, {**variant.scales, "final_norm": variants.DRAFTER_FINAL_NORM}
+    parts = zip(("target", "drafter"), configs, seeds, models, scales)
+    for role, config, seed, model, gains in parts:
         manifest = reference.manifest(model)
-        weights = recipe.draw_weights(manifest, seed, variant.scales)
+        weights = recipe.draw_weights(manifest, seed, gains)
         digest = recipe.weights_sha256(weights)
-        stored[role] = {"config": config, "seed": seed, "sha256": digest, "manifest": manifest}
+        stored[role] = {
+            "config": config,
+            "seed": seed,
+            "scales": gains,
+            "sha256": digest,
+            "manifest": manifest,
+        }
     return stored
 
 
@@ -86,7 +93,7 @@ def load_pairs(stored: dict[str, Any]) -> tuple[reference.Pair, reference.Pair]:
         pair = reference.build_pair(stored["target"]["config"], stored["drafter"]["config"])
         for role, model in (("target", pair.target), ("drafter", pair.drafter)):
             part = stored[role]
-            weights = recipe.draw_weights(part["manifest"], part["seed"], stored["scales"])
+            weights = recipe.draw_weights(part["manifest"], part["seed"], part["scales"])
             reference.load(model, weights)
         pairs.append(pair)
     reference.to_float64(pairs[1].target)

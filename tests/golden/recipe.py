@@ -67,7 +67,7 @@ def drafter_weights(variant: str) -> Weights:
 def _recorded_weights(variant: str, role: str) -> Weights:
     stored = record(variant)
     part = stored[role]
-    weights = draw_weights(part["manifest"], part["seed"], stored["scales"])
+    weights = draw_weights(part["manifest"], part["seed"], part["scales"])
     digest = weights_sha256(weights)
     if digest != part["sha256"]:
         raise ValueError(
