@@ -43,7 +43,7 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: F822 - resolved by __getattr__
+__all__ = [
     "LLM",
     "Cancelled",
     "CheckpointError",

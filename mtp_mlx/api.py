@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypedDict, Unpack
+from typing import Unpack, cast
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from mtp_mlx.backends import Runtime, find_pair, open_runtime
 from mtp_mlx.config import TargetConfig
 from mtp_mlx.errors import EngineStopped, MtpError, RequestError
 from mtp_mlx.generation import Defaults, read_defaults
-from mtp_mlx.job import Job, Options
+from mtp_mlx.job import Job
+from mtp_mlx.options import Keywords, Options
 from mtp_mlx.reply import Chunk, Reply
 from mtp_mlx.request import Failed, check_integer, check_token_ids
 from mtp_mlx.text.template import ChatTemplate, NoChatTemplate, encode_chat
@@ -22,24 +23,6 @@ MAX_NUM_SEQS = 64
 
 Message = Mapping[str, object]
 Prompt = str | Sequence[int] | Sequence[Message]
-
-
-class Keywords(TypedDict, total=False):
-    """Keywords of every generating method; None or absent takes the checkpoint's default.
-
-    `stop`: strings that end the reply and are left out of its text. `num_draft_tokens`: drafts a
-    round, 0 for plain decoding, "auto" for the default. `max_tokens` None: 4,096 or the rest of the
-    context. `seed` None: drawn from the system, reported in Reply.seed.
-    """
-
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    seed: int | None
-    max_tokens: int | None
-    stop: str | Sequence[str]
-    num_draft_tokens: int | str
 
 
 def load(
@@ -56,15 +39,17 @@ def load(
     decoded together, 1 to 64. dtype: "float32" or "bfloat16"; None is the checkpoint's own on a GPU
     and float32 on CPU. backend: "mlx", or "numpy" for the slow reference without MLX.
 
-    Raises CheckpointError (damaged, missing or unsupported files, a drafter that does not fit) before
-    anything is half loaded, RequestError for a bad argument.
+    Raises CheckpointError (damaged, missing or unsupported files, a drafter that does not fit)
+    before anything is half loaded, RequestError for a bad argument.
     """
     check_integer("max_num_seqs", max_num_seqs, 1, MAX_NUM_SEQS)
     pair = find_pair(model, draft_model)
     tokenizer = Tokenizer.from_folder(pair.target)
     runtime, config = open_runtime(pair, max_num_seqs, dtype, backend)
     defaults = read_defaults(pair.target, config.vocab_size)
-    return LLM(runtime, config, tokenizer, ChatTemplate.from_folder(pair.target), defaults, pair.note)
+    return LLM(
+        runtime, config, tokenizer, ChatTemplate.from_folder(pair.target), defaults, pair.note
+    )
 
 
 class LLM:
@@ -120,9 +105,11 @@ class LLM:
     def has_drafter(self) -> bool:
         return self._open().has_drafter
 
-    def generate(
-        self, prompt: str | Sequence[int], **options: Unpack[Keywords]
-    ) -> Reply:
+    def peak_memory_bytes(self) -> int:
+        """The most memory in use so far."""
+        return self._open().peak_memory_bytes()
+
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[Keywords]) -> Reply:
         """The reply to a raw prompt: a string gets one BOS, token ids are taken as they are."""
         return self._finish(self._submit(self._encode(prompt), options))
 
@@ -178,14 +165,17 @@ class LLM:
         if len(ids) < 2:
             raise RequestError("propose needs at least 2 ids: one cached, one pending", param="ids")
         if not runtime.has_drafter:
-            raise RequestError("no drafter is loaded; give load() a draft_model", param="draft_model")
+            raise RequestError(
+                "no drafter is loaded; give load() a draft_model", param="draft_model"
+            )
         return runtime.propose(ids, n)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         check_token_ids("ids", ids, self.config.vocab_size)
         if not 0 < len(ids) <= self.config.max_positions:
             raise RequestError(
-                f"ids must hold 1 to {self.config.max_positions} tokens, found {len(ids)}", param="ids"
+                f"ids must hold 1 to {self.config.max_positions} tokens, found {len(ids)}",
+                param="ids",
             )
 
     def _open(self) -> Runtime:
@@ -196,21 +186,23 @@ class LLM:
         return self._runtime
 
     def _any(self, prompt: Prompt) -> list[int]:
-        is_messages = not isinstance(prompt, str) and len(prompt) and isinstance(prompt[0], Mapping)
-        return self._render(prompt) if is_messages else self._encode(prompt)  # type: ignore[arg-type]
+        if not isinstance(prompt, str) and len(prompt) and isinstance(prompt[0], Mapping):
+            return self._render(cast(Sequence[Message], prompt))
+        return self._encode(cast(str | Sequence[int], prompt))
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):
-            return [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)]
+            bos = self.tokenizer.bos_id
+            return [*([] if bos is None else [bos]), *self.tokenizer.encode(prompt)]
         check_token_ids("prompt", prompt, self.config.vocab_size)
         return list(prompt)
 
     def _render(self, messages: Sequence[Message]) -> list[int]:
         if self._template is None:
             raise NoChatTemplate()
-        return encode_chat(self.tokenizer, self._template, messages)
+        return encode_chat(self.tokenizer, self._template, [dict(m) for m in messages])
 
-    def _job(self, prompt: Sequence[int], options: Mapping[str, object]) -> Job:
+    def _job(self, prompt: Sequence[int], options: Keywords) -> Job:
         self._open()
         return Job(prompt, Options.of(options), self._defaults, self.tokenizer)
 
@@ -219,7 +211,7 @@ class LLM:
         self._jobs[request_id] = job
         return request_id
 
-    def _submit(self, prompt: Sequence[int], options: Mapping[str, object]) -> int:
+    def _submit(self, prompt: Sequence[int], options: Keywords) -> int:
         return self._queue(self._job(prompt, options))
 
     def _finish(self, request_id: int) -> Reply:
@@ -279,6 +271,10 @@ class Stream:
     def cancel(self) -> None:
         """End the request; chunks that are ready stay readable."""
         self._llm._drop(self._id)
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        return self._job.prompt
 
     @property
     def reply(self) -> Reply:

@@ -7,7 +7,13 @@ from typing import Protocol
 
 import numpy as np
 
-from mtp_mlx.checkpoint import check_tokenizers, find_drafter, find_folder, open_drafter, open_target
+from mtp_mlx.checkpoint import (
+    check_tokenizers,
+    find_drafter,
+    find_folder,
+    open_drafter,
+    open_target,
+)
 from mtp_mlx.config import TargetConfig
 from mtp_mlx.errors import DrafterMismatch, MtpError, RequestError
 from mtp_mlx.request import Event, Request
@@ -31,6 +37,7 @@ class Runtime(Protocol):
     @property
     def has_drafter(self) -> bool: ...
     def new_engine(self) -> EngineLike: ...
+    def peak_memory_bytes(self) -> int: ...
     def logits(self, ids: Sequence[int]) -> np.ndarray: ...
     def propose(self, ids: Sequence[int], count: int) -> list[int]: ...
 
@@ -91,5 +98,3 @@ def _require_mlx() -> None:
             "MLX is not installed: pip install 'mtp-mlx[cpu]' (Linux), 'mtp-mlx[cuda]' (NVIDIA) or "
             f"mtp-mlx on a Mac; or load with backend='numpy' ({error})"
         ) from error
-
-

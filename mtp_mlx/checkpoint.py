@@ -26,7 +26,7 @@ _SHARED_PARTS = re.compile(r"layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm|v_n
 
 @dataclass(frozen=True)
 class Checkpoint(Generic[Config]):
-    """A validated folder: `tensors` by canonical key; `num_unused` others (vision, audio) ignored."""
+    """A validated folder: `tensors` by canonical key; `num_unused` (vision, audio) ignored."""
 
     folder: Path
     config: Config
@@ -68,7 +68,7 @@ def find_folder(model: str | Path) -> Path:
 
 
 def find_drafter(target: Path) -> Path | None:
-    """The drafter that lies beside a target as NAME-assistant, the published naming; None if none."""
+    """The drafter beside a target, as NAME-assistant (the published naming), or None."""
     beside = target.resolve().with_name(target.resolve().name + "-assistant")
     return beside if beside.is_dir() else None
 
@@ -105,9 +105,7 @@ def _files(infos: Iterable[TensorInfo]) -> list[Path]:
     return sorted({info.file for info in infos})
 
 
-def _open(
-    folder: Path, config: Config, is_idle: Callable[[str], bool]
-) -> Checkpoint[Config]:
+def _open(folder: Path, config: Config, is_idle: Callable[[str], bool]) -> Checkpoint[Config]:
     infos = read_checkpoint(folder)
     tensors: dict[str, TensorInfo] = {}
     num_unused = 0
@@ -117,7 +115,9 @@ def _open(
             num_unused += 1
             continue
         if key in tensors:
-            raise CheckpointError(f"{info.file}: {name} and {tensors[key].name} are the same tensor")
+            raise CheckpointError(
+                f"{info.file}: {name} and {tensors[key].name} are the same tensor"
+            )
         tensors[key] = info
     return Checkpoint(folder, config, tensors, num_unused, stat_snapshot(_files(tensors.values())))
 

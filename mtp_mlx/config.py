@@ -29,7 +29,7 @@ MAX_POSITIONS = 1 << 24
 
 @dataclass(frozen=True)
 class RopeSpec:
-    """Rotary embedding of one layer kind: pairs (j, j + head_dim/2), the first `pairs` of them turn."""
+    """Rotary embedding of a layer kind: pairs (j, j + head_dim/2), the first `pairs` turn."""
 
     head_dim: int
     theta: float
@@ -150,7 +150,9 @@ def _pair_layer(drafter: DrafterConfig, layer: LayerSpec, target: TargetConfig) 
 def read_target(values: Mapping[str, Any], source: str) -> TargetConfig:
     """TargetConfig from the parsed config.json; `source` is the file's name for messages."""
     top = Fields(values, source)
-    model_type = _model_type(top, TARGET_TYPES, DRAFTER_TYPES, "a drafter; give it as --draft-model")
+    model_type = _model_type(
+        top, TARGET_TYPES, DRAFTER_TYPES, "a drafter; give it as --draft-model"
+    )
     text = top if model_type.endswith("_text") else top.section("text_config")
     _check_text(top, text)
     count = text.integer("num_hidden_layers", 1, MAX_LAYERS)

@@ -42,7 +42,7 @@ class ModelNotFound(CheckpointError):
 
 
 class UnsupportedModel(CheckpointError):
-    """The model type or file format is not one this program runs; the message lists those it does."""
+    """The model type or file format is not one this program runs; lists those it does."""
 
     code = "unsupported_model"
     exit_code = 2

@@ -11,7 +11,7 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Fields:
-    """A JSON object read from `source` (a file name) under `prefix` (a dotted key, may be empty)."""
+    """A JSON object read from `source` (a file name) under `prefix` (a dotted key)."""
 
     values: Mapping[str, Any]
     source: str

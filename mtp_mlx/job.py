@@ -1,91 +1,19 @@
 """One request as the API follows it: events in, chunks and the final reply out."""
 
-import secrets
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from collections.abc import Sequence
 
-from mtp_mlx.errors import MtpError, RequestError
+from mtp_mlx.errors import MtpError
 from mtp_mlx.generation import Defaults
+from mtp_mlx.options import Options
 from mtp_mlx.reply import Chunk, Reply, SpecStats, Timings, Token, Usage
-from mtp_mlx.request import (
-    MAX_DRAFT_TOKENS,
-    MAX_SEED,
-    Event,
-    Failed,
-    Finished,
-    FinishReason,
-    Request,
-    Sampling,
-    Tokens,
-    check_integer,
-)
+from mtp_mlx.request import Event, Failed, Finished, FinishReason, Request, Tokens
 from mtp_mlx.text.tokenizer import Tokenizer
 from mtp_mlx.text.transcript import Transcript
 
-Value = TypeVar("Value")
-
-# Drafts a round for "auto", until the draft-length policy decides.
-AUTO_DRAFT_TOKENS = 3
 # New tokens for max_tokens=None; the rest of the context where that is shorter.
 DEFAULT_MAX_TOKENS = 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of one generation; None takes the checkpoint's generation_config."""
-
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
-    stop: str | Sequence[str] = ()
-    num_draft_tokens: int | str = "auto"
-
-    @staticmethod
-    def of(values: Mapping[str, object]) -> "Options":
-        """Options from keywords; a name that is none raises TypeError."""
-        known = [field.name for field in fields(Options)]
-        for name in values:
-            if name not in known:
-                raise TypeError(f"unknown option {name!r}; options are {', '.join(known)}")
-        return Options(**values)  # type: ignore[arg-type]
-
-    def sampling(self, defaults: Defaults) -> Sampling:
-        seed = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
-        return Sampling(
-            temperature=_or(self.temperature, defaults.temperature),
-            top_k=_or(self.top_k, defaults.top_k),
-            top_p=_or(self.top_p, defaults.top_p),
-            min_p=_or(self.min_p, defaults.min_p),
-            seed=seed,
-        )
-
-    def stops(self) -> tuple[str, ...]:
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
-        if not isinstance(stop, list | tuple) or not all(isinstance(s, str) for s in stop):
-            raise RequestError(f"stop must be strings, found {self.stop!r}", param="stop")
-        return tuple(stop)
-
-    def draft_tokens(self) -> int:
-        if self.num_draft_tokens == "auto":
-            return AUTO_DRAFT_TOKENS
-        if isinstance(self.num_draft_tokens, str):
-            raise RequestError(
-                f"num_draft_tokens must be 'auto' or 0 to {MAX_DRAFT_TOKENS}, "
-                f"found {self.num_draft_tokens!r}",
-                param="num_draft_tokens",
-            )
-        check_integer("num_draft_tokens", self.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
-        return self.num_draft_tokens
-
-
-def _or(value: Value | None, default: Value) -> Value:
-    return default if value is None else value
 
 
 class Job:

@@ -18,7 +18,7 @@ _UNUSED_ANYWHERE = re.compile(r"rotary_emb|\.(input|output)_(min|max)$")
 
 
 def canonical_key(name: str) -> str:
-    """The name without its published prefix: `model.language_model.norm.weight` -> `norm.weight`."""
+    """The name without its prefix: `model.language_model.norm.weight` -> `norm.weight`."""
     for prefix in TARGET_PREFIXES:
         if name.startswith(prefix):
             return name[len(prefix) :]

@@ -27,7 +27,7 @@ class QuantSpec:
 
 @dataclass(frozen=True)
 class Quantization:
-    """The default and the exceptions by canonical module path; None: that module is not quantised."""
+    """The default, and exceptions by canonical module path; None: not quantised."""
 
     default: QuantSpec
     overrides: Mapping[str, QuantSpec | None]

@@ -8,8 +8,8 @@ from mtp_mlx.request import FinishReason, Origin
 
 @dataclass(frozen=True)
 class Token:
-    """One emitted token. `text` is what became showable with it; `position` counts from the prompt's
-    first token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens)."""
+    """One emitted token. `text` became showable with it; `position` counts from the prompt's first
+    token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens)."""
 
     id: int
     text: str

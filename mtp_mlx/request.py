@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from mtp_mlx.errors import RequestError
+from mtp_mlx.errors import ContextLengthExceeded, RequestError
 
 # Below this temperature sampling is greedy.
 GREEDY_BELOW = 1e-5
@@ -21,8 +21,8 @@ Origin = Literal["prefill", "draft", "target", "plain"]
 class Sampling:
     """How tokens are chosen: filters in the order temperature, top_k, top_p, min_p, then noise.
 
-    top_k 0, top_p 1 and min_p 0 switch a filter off; temperature 0 is greedy. `seed` keys the noise.
-    Raises RequestError naming the value that is out of range.
+    top_k 0, top_p 1 and min_p 0 switch a filter off; temperature 0 is greedy; `seed` keys the
+    noise.     Raises RequestError naming the value that is out of range.
     """
 
     temperature: float = 0.0
@@ -97,6 +97,22 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     num_draft_tokens: int = 0
     is_end: Callable[[int], bool] = never
+
+
+def check_request(request: Request, vocab_size: int, context: int) -> None:
+    """Raise RequestError where ids, lengths or counts are out of range."""
+    check_token_ids("prompt", request.prompt, vocab_size)
+    check_token_ids("stop_ids", tuple(request.stop_ids), vocab_size)
+    check_integer("max_tokens", request.max_tokens, 1, 1 << 31)
+    check_integer("num_draft_tokens", request.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
+    if not request.prompt:
+        raise RequestError("the prompt is empty; give at least one token", param="prompt")
+    if len(request.prompt) >= context:
+        raise ContextLengthExceeded(
+            f"the prompt has {len(request.prompt):,} tokens, the context is {context:,}; "
+            "shorten it",
+            param="prompt",
+        )
 
 
 @dataclass(frozen=True)

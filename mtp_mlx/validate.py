@@ -18,6 +18,7 @@ import os
 import re
 import reprlib
 import stat
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +182,8 @@ def _regular_size(path: Path) -> int:
 def _header_length(path: Path, prefix: bytes, size: int) -> int:
     if size < PREFIX_BYTES or len(prefix) < PREFIX_BYTES:
         raise CheckpointError(
-            f"{_file(path)}: expected at least {PREFIX_BYTES} bytes, found {size}; download it again"
+            f"{_file(path)}: expected at least {PREFIX_BYTES} bytes, found {size}; "
+            "download it again"
         )
     length = int.from_bytes(prefix, "little")
     if length > HEADER_LIMIT_BYTES:
@@ -237,8 +239,8 @@ def _check_depth(path: Path, text: bytes, depth: int) -> None:
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise ValueError(f"duplicate key {_show(twice)}")
     return found
 

@@ -1,1 +1,1 @@
-"""Rounds of drafting and verifying for many rows. Token ids only; text and sockets live elsewhere."""
+"""Rounds of drafting and verifying for many rows, on token ids alone."""

@@ -24,7 +24,7 @@ from mtp_mlx.engine.round import (
     propose,
 )
 from mtp_mlx.engine.sequence import Sequence
-from mtp_mlx.errors import ContextLengthExceeded, RequestError
+from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.choose import Choice, choose
 from mtp_mlx.model.drafter import Drafts
@@ -38,12 +38,11 @@ from mtp_mlx.request import (
     FinishReason,
     Request,
     Tokens,
-    check_integer,
-    check_token_ids,
+    check_request,
 )
 
 PREFILL_CHUNK = 1024
-# A row whose drafter gives NaN or ids outside the vocabulary this often decodes plainly from then on.
+# A row whose drafter gives NaN or impossible ids this often decodes plainly from then on.
 MAX_DRAFTER_FAULTS = 3
 
 
@@ -135,7 +134,7 @@ class Engine:
         logits = self.target.logits(hidden)
         choice = Choice([sequence.request.sampling], [len(sequence.tokens)])
         chosen = choose(Logits(logits), choice)
-        token, ok = mx.concatenate([chosen, is_finite(hidden, logits).astype(mx.int32)]).tolist()
+        token, ok = read_ints(mx.concatenate([chosen, is_finite(hidden, logits).astype(mx.int32)]))
         if not ok:
             return [self._fail(sequence)]
         kept = accept([], [token], sequence.limit)
@@ -185,7 +184,7 @@ class Engine:
         return launch(self.target, self.cache, running, draft)
 
     def _run_ahead(self, flight: Flight) -> Flight | None:
-        """The next plain round, queued before this one lands; None where rows draft, or may change."""
+        """The next plain round, queued before this one lands; None where rows draft or join."""
         running = {s.id for s in self.sequences if s.is_running}
         if any(flight.draft.lengths) or running - {s.id for s in flight.sequences}:
             return None
@@ -225,18 +224,3 @@ class Engine:
     def _free(self, sequence: Sequence, *, wipe: bool = False) -> None:
         self.cache.release(sequence.slot, wipe=wipe)
         self.slots[sequence.slot] = None
-
-
-def check_request(request: Request, vocab_size: int, context: int) -> None:
-    """Raise RequestError where ids, lengths or counts are out of range."""
-    check_token_ids("prompt", request.prompt, vocab_size)
-    check_token_ids("stop_ids", tuple(request.stop_ids), vocab_size)
-    check_integer("max_tokens", request.max_tokens, 1, 1 << 31)
-    check_integer("num_draft_tokens", request.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
-    if not request.prompt:
-        raise RequestError("the prompt is empty; give at least one token", param="prompt")
-    if len(request.prompt) >= context:
-        raise ContextLengthExceeded(
-            f"the prompt has {len(request.prompt):,} tokens, the context is {context:,}; shorten it",
-            param="prompt",
-        )

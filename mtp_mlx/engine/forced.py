@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
+from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.choose import Choice, choose
@@ -37,7 +38,7 @@ def logits(target: Target, ids: Sequence[int], chunk: int) -> np.ndarray:
 def drafts(
     target: Target, drafter: Drafts, ids: Sequence[int], count: int, chunk: int
 ) -> list[int]:
-    """The drafter's greedy tokens after ids[-1], which is pending: position L - 1, state of L - 2."""
+    """The drafter's greedy tokens after ids[-1], which is pending (position L - 1)."""
     cache = target.new_cache(1, MAX_DRAFT_TOKENS + 1)
     hidden = prefill(target, cache, ids[:-1], chunk)[-1][-1:]
     view = draft_view(cache, (0,))
@@ -47,4 +48,4 @@ def drafts(
         scores, hidden = drafter.step(target.embed(token), hidden, view)
         token = choose(scores, Choice([Sampling()], [len(ids) + depth]))
         drafted.append(token)
-    return mx.concatenate(drafted).tolist() if drafted else []
+    return read_ints(mx.concatenate(drafted))

@@ -1,8 +1,8 @@
 """One round: propose, verify, accept, commit.
 
-For each row the drafter proposes up to k tokens; the target sees the pending token and the drafts in
-one packed forward and chooses its own token at each place; the row keeps its drafts as far as they
-equal the target's choices, and the target's next token. Plain decoding is k = 0 of the same path.
+For each row the drafter proposes up to k tokens; the target sees the pending token and the drafts
+in one packed forward and chooses its own token at each place; the row keeps its drafts as far as
+they equal the target's choices, and the target's next token. Plain decoding is k = 0 of the same path.
 
 `launch` queues a round on the device, `land` waits for it: the one host sync. A plain round may be
 launched behind one that has not landed (its tokens are still on the device), so that the device
@@ -16,6 +16,7 @@ import numpy as np
 
 from mtp_mlx.engine.sequence import RowLimit, Sequence
 from mtp_mlx.errors import NumericalError
+from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.choose import Choice, choose
@@ -108,9 +109,7 @@ def _hidden(sequence: Sequence) -> mx.array:
     return sequence.hidden
 
 
-def launch(
-    target: Target, cache: Cache, sequences: tuple[Sequence, ...], draft: Draft
-) -> Flight:
+def launch(target: Target, cache: Cache, sequences: tuple[Sequence, ...], draft: Draft) -> Flight:
     """Queue the verify forward of every row's pending token and drafts."""
     rows = tuple(
         Row(s.slot, len(s.tokens) - 1, 1 + length)
@@ -140,7 +139,9 @@ def _queue(
 ) -> Flight:
     hidden = target(Batch.of(rows, tokens), cache)  # [N, D]
     logits = target.logits(hidden)
-    samplings = [s.request.sampling for s, r in zip(sequences, rows, strict=True) for _ in range(r.length)]
+    samplings = [
+        s.request.sampling for s, r in zip(sequences, rows, strict=True) for _ in range(r.length)
+    ]
     places = [place + 1 for row in rows for place in range(row.start, row.end)]
     chosen = choose(Logits(logits), Choice(samplings, places))  # [N]
     parts = [chosen, is_finite(hidden, logits).astype(mx.int32)]
@@ -172,7 +173,7 @@ def _packed(pending: mx.array, draft: Draft) -> mx.array:
 
 def land(flight: Flight) -> Verdict:
     """Wait for a flight and read it: the one host sync of a round."""
-    report = flight.report.tolist()
+    report = read_ints(flight.report)
     lengths = flight.draft.lengths
     num_tokens = sum(lengths) + len(lengths)
     chosen, finite = report[:num_tokens], report[num_tokens : 2 * num_tokens]

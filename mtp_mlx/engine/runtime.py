@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import mlx.core as mx
 import numpy as np
 
 from mtp_mlx.checkpoint import Checkpoint
@@ -33,6 +34,9 @@ class MlxRuntime:
     def new_engine(self) -> Engine:
         """An engine with empty slots; it shares the weights."""
         return Engine(self._target, self._drafter, self._max_num_seqs)
+
+    def peak_memory_bytes(self) -> int:
+        return mx.get_peak_memory()
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         return forced.logits(self._target, ids, PREFILL_CHUNK)

@@ -13,7 +13,7 @@ class Sequence:
     """A request in a slot.
 
     Invariant while it runs: cache.lengths[slot] == len(tokens) - 1. The last token is *pending*:
-    emitted, not cached. `hidden` [D] is the target's state, after the final norm, that predicted it.
+    emitted, not cached. `hidden` [D] is the target's state (final norm) that predicted it.
     """
 
     id: int

@@ -1,1 +1,1 @@
-"""The MLX form of target, drafter and cache. `mtp_mlx.reference` is its slow twin, file for file."""
+"""Target, drafter and cache on MLX. `mtp_mlx.reference` is the slow twin, file for file."""

@@ -1,8 +1,14 @@
-"""Which device computes: the one place that the choice between two forms of an operation asks."""
+"""Which device computes, and the one way its results reach the host."""
 
 from functools import cache
+from typing import cast
 
 import mlx.core as mx
+
+
+def read_ints(array: mx.array) -> list[int]:
+    """A one-dimensional array on the host: waits for the device."""
+    return cast(list[int], array.tolist())
 
 
 @cache

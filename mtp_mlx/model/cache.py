@@ -15,9 +15,11 @@ I4  Only `commit` and `release` change a length. Writes beyond it are provisiona
     is doing nothing.
 
 A full layer holds one buffer per slot, which grows in steps; a window layer holds all rings in one
-buffer. A prompt chunk attends to (ring before the write ++ chunk), since it may be longer than the
-ring, and stores its tail. No other operation copies K/V: writes go into the buffers in place,
-which MLX does only while nobody else holds them, so a view of a buffer never outlives its forward.
+buffer. In both, the keys of one head lie end to end, [C, K] without gaps: with other strides MLX's
+CPU attention copies every key it reads, once for each query head of the group. A prompt chunk
+attends to (ring before the write ++ chunk), since it may be longer than the ring, and stores its
+tail. No other operation copies K/V: writes go into the buffers in place, which MLX does only while
+nobody else holds them, so a view of a buffer never outlives its forward.
 """
 
 import mlx.core as mx
@@ -48,10 +50,10 @@ def ring_positions(end: int, capacity: int) -> np.ndarray:
 
 
 class FullLayer:
-    """Keys and values of a full-attention layer: one growing buffer [C, G, K] per slot."""
+    """Keys and values of a full-attention layer: one growing buffer [G, C, K] per slot."""
 
     def __init__(self, spec: LayerSpec, num_slots: int, dtype: mx.Dtype) -> None:
-        self.shape = (spec.kv_heads, spec.head_dim)
+        self.kv_heads, self.head_dim = spec.kv_heads, spec.head_dim
         self.dtype = dtype
         self.keys: list[mx.array | None] = [None] * num_slots
         self.values: list[mx.array | None] = [None] * num_slots
@@ -59,23 +61,27 @@ class FullLayer:
     def reserve(self, slot: int, end: int) -> None:
         """Make room for positions below `end`: the only step that copies."""
         old = self.keys[slot]
-        have = 0 if old is None else old.shape[0]
+        have = 0 if old is None else old.shape[1]
         if end <= have:
             return
         capacity = round_up(max(end, have + max(GROWTH_STEP, have // 8)), KEY_STEP)
         for buffers in (self.keys, self.values):
-            buffers[slot] = _grown(buffers[slot], capacity, self.shape, self.dtype)
+            grown = mx.zeros((self.kv_heads, capacity, self.head_dim), self.dtype)
+            if have:
+                grown[:, :have] = _buffer(buffers, slot)
+            buffers[slot] = grown
 
     def write(self, row: Row, keys: mx.array, values: mx.array) -> None:
         """Store keys and values [T, G, K] at the row's positions."""
-        _buffer(self.keys, row.slot)[row.start : row.end] = keys
-        _buffer(self.values, row.slot)[row.start : row.end] = values
+        _buffer(self.keys, row.slot)[:, row.start : row.end] = keys.transpose(1, 0, 2)
+        _buffer(self.values, row.slot)[:, row.start : row.end] = values.transpose(1, 0, 2)
 
     def read(self, slot: int, count: int) -> tuple[mx.array, mx.array]:
         """Keys and values [1, G, count, K], a view."""
-        keys = _buffer(self.keys, slot)[:count]
-        values = _buffer(self.values, slot)[:count]
-        return keys.transpose(1, 0, 2)[None], values.transpose(1, 0, 2)[None]
+        return (
+            _buffer(self.keys, slot)[None, :, :count],
+            _buffer(self.values, slot)[None, :, :count],
+        )
 
     def release(self, slot: int) -> None:
         self.keys[slot] = None
@@ -88,60 +94,62 @@ class FullLayer:
 
 
 class WindowLayer:
-    """Keys and values of a sliding layer: rings of C slots for all rows, one buffer [slots·C, G, K]."""
+    """Keys and values of a sliding layer: rings of C slots for all rows, one buffer
+    [slots·G·C, K] each. Position p of head g of a row lies at (slot·G + g)·C + p mod C."""
 
     def __init__(self, spec: LayerSpec, max_block: int, dtype: mx.Dtype) -> None:
         assert spec.window is not None
         self.window = spec.window
         self.capacity = spec.window + max_block
-        self.shape = (spec.kv_heads, spec.head_dim)
+        self.kv_heads, self.head_dim = spec.kv_heads, spec.head_dim
         self.dtype = dtype
         self.num_slots = 0
-        self.keys = mx.zeros((0, *self.shape), dtype)
-        self.values = mx.zeros((0, *self.shape), dtype)
+        self.keys = mx.zeros((0, self.head_dim), dtype)
+        self.values = mx.zeros((0, self.head_dim), dtype)
+
+    @property
+    def row_size(self) -> int:
+        """Buffer rows of one slot."""
+        return self.kv_heads * self.capacity
+
+    def places(self, slot: int, positions: np.ndarray) -> np.ndarray:
+        """Buffer rows [T, G] of the positions [T] of one slot."""
+        heads = slot * self.kv_heads + np.arange(self.kv_heads)
+        return heads * self.capacity + positions[:, None] % self.capacity
 
     def reserve(self, slot: int, most: int) -> None:
         """Make room for `slot`, doubling up to `most` slots; copies only when a slot is new."""
         if slot < self.num_slots:
             return
+        have = self.num_slots * self.row_size
         self.num_slots = min(most, max(slot + 1, 2 * self.num_slots))
-        rows = self.num_slots * self.capacity
-        self.keys = _grown(self.keys, rows, self.shape, self.dtype)
-        self.values = _grown(self.values, rows, self.shape, self.dtype)
+        shape = (self.num_slots * self.row_size, self.head_dim)
+        keys, values = mx.zeros(shape, self.dtype), mx.zeros(shape, self.dtype)
+        if have:
+            keys[:have], values[:have] = self.keys, self.values
+        self.keys, self.values = keys, values
 
-    def write(self, flat: mx.array, keys: mx.array, values: mx.array) -> None:
-        """Store keys and values [N, G, K] at flat slots [N] (slot · C + position mod C)."""
-        self.keys[flat] = keys
-        self.values[flat] = values
+    def write(self, places: mx.array, keys: mx.array, values: mx.array) -> None:
+        """Store keys and values [N, G, K] at buffer rows [N, G]."""
+        self.keys[places] = keys
+        self.values[places] = values
 
     def read(self, first: int, last: int) -> tuple[mx.array, mx.array]:
         """Rings of slots first..last as keys and values [B, G, C, K], a view."""
-        low, high = first * self.capacity, (last + 1) * self.capacity
-        shape = (last + 1 - first, self.capacity, *self.shape)
-        keys = self.keys[low:high].reshape(shape).transpose(0, 2, 1, 3)
-        values = self.values[low:high].reshape(shape).transpose(0, 2, 1, 3)
-        return keys, values
+        low, high = first * self.row_size, (last + 1) * self.row_size
+        shape = (last + 1 - first, self.kv_heads, self.capacity, self.head_dim)
+        return self.keys[low:high].reshape(shape), self.values[low:high].reshape(shape)
 
     def wipe(self, slot: int) -> None:
-        low, high = slot * self.capacity, (slot + 1) * self.capacity
+        low, high = slot * self.row_size, (slot + 1) * self.row_size
         if slot < self.num_slots:
-            self.keys[low:high] = mx.zeros((self.capacity, *self.shape), self.dtype)
-            self.values[low:high] = mx.zeros((self.capacity, *self.shape), self.dtype)
+            self.keys[low:high] = mx.zeros((self.row_size, self.head_dim), self.dtype)
+            self.values[low:high] = mx.zeros((self.row_size, self.head_dim), self.dtype)
 
     def copy(self, source: int, target: int) -> None:
-        low, to = source * self.capacity, target * self.capacity
-        self.keys[to : to + self.capacity] = self.keys[low : low + self.capacity]
-        self.values[to : to + self.capacity] = self.values[low : low + self.capacity]
-
-
-def _grown(
-    old: mx.array | None, capacity: int, shape: tuple[int, int], dtype: mx.Dtype
-) -> mx.array:
-    """A zeroed buffer [capacity, G, K] that begins with the old one."""
-    buffer = mx.zeros((capacity, *shape), dtype)
-    if old is not None and old.shape[0]:
-        buffer[: old.shape[0]] = old
-    return buffer
+        low, to = source * self.row_size, target * self.row_size
+        self.keys[to : to + self.row_size] = self.keys[low : low + self.row_size]
+        self.values[to : to + self.row_size] = self.values[low : low + self.row_size]
 
 
 def _buffer(buffers: list[mx.array | None], slot: int) -> mx.array:
@@ -176,7 +184,9 @@ class Cache:
             if row.start < self.lengths[row.slot]:
                 raise ValueError(f"slot {row.slot}: position {row.start} is committed already")
             if row.length > self.max_block and not is_chunk:
-                raise ValueError(f"a block of {row.length} tokens, the ring allows {self.max_block}")
+                raise ValueError(
+                    f"a block of {row.length} tokens, the ring allows {self.max_block}"
+                )
             self._written[row.slot] = max(self._written[row.slot], row.end)
             for full in self.full.values():
                 full.reserve(row.slot, row.end)
@@ -187,8 +197,10 @@ class Cache:
         """Keep the next `count` written tokens of a row."""
         length = self.lengths[slot] + count
         if count < 0 or length > self._written[slot]:
-            raise ValueError(f"slot {slot}: commit of {count} tokens, written up to "
-                             f"{self._written[slot]}, length {self.lengths[slot]}")
+            raise ValueError(
+                f"slot {slot}: commit of {count} tokens, written up to "
+                f"{self._written[slot]}, length {self.lengths[slot]}"
+            )
         self.lengths[slot] = length
 
     def release(self, slot: int, *, wipe: bool = False) -> None:

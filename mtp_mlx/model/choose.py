@@ -69,7 +69,9 @@ class Choice:
         self.top_k = [row.top_k for row in chosen]
         self.needs_order = any(row.top_k or row.top_p < 1.0 for row in chosen)
         self.needs_floor = any(row.min_p > 0.0 for row in chosen)
-        keys = [noise_key(row.seed, positions[i]) for i, row in zip(self.sampled, chosen, strict=True)]
+        keys = [
+            noise_key(row.seed, positions[i]) for i, row in zip(self.sampled, chosen, strict=True)
+        ]
         self.keys = mx.array(np.array(keys, dtype=np.uint32).reshape(-1, 2))
 
 

@@ -28,7 +28,7 @@ class Drafts(Protocol):
 
 
 class Drafter(nn.Module):
-    """The assistant from its config, paired with a target, and its weights (canonical key -> array)."""
+    """The assistant from its paired config and its weights (canonical key -> array)."""
 
     def __init__(self, config: DrafterConfig, weights: Mapping[str, mx.array]) -> None:
         super().__init__()
@@ -46,8 +46,8 @@ class Drafter(nn.Module):
     def step(self, embedded: mx.array, hidden: mx.array, view: View) -> tuple[Logits, mx.array]:
         """One draft token a row.
 
-        embedded [B, D]: the target's scaled embedding of the last token. hidden [B, D]: the target's
-        state after its final norm at the position before, or this method's own second result.
+        embedded [B, D]: the target's scaled embedding of the last token. hidden [B, D]: its state
+        after its final norm at the position before, or this method's own second result.
         Returns the logits of the next token and the hidden state [B, D] for the next step.
         """
         x = self.pre_projection(mx.concatenate([embedded, hidden], axis=-1))

@@ -81,7 +81,7 @@ class ExpertLinear(nn.Module):
 
 
 class QuantizedExpertLinear(nn.Module):
-    """One quantised matrix per expert: weight [E, out, in·bits/32] and its scales [E, out, in/group]."""
+    """One quantised matrix per expert: weight [E, out, in·bits/32], scales [E, out, in/group]."""
 
     def __init__(self, weight: mx.array, group_size: int, bits: int, mode: str) -> None:
         super().__init__()

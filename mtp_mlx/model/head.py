@@ -30,7 +30,7 @@ def tied_head(hidden: mx.array, embedding: nn.Embedding, cap: float | None) -> m
 
 
 class MaskedEmbedding(nn.Module):
-    """The centroid head: `centroids` pick clusters, `token_ordering` lists the ids cluster by cluster."""
+    """The centroid head: `centroids` pick clusters of ids, listed by `token_ordering`."""
 
     def __init__(self, spec: CentroidSpec, width: int, vocab_size: int) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ DRAFT_EXTRA_KEYS = 0
 
 
 def draft_position(length: int) -> int:
-    """The drafter's query position, constant through a burst, for a row of `length` cached tokens."""
+    """The drafter's query position, constant through a burst, after `length` cached tokens."""
     return length
 
 
@@ -33,9 +33,7 @@ def target_view(cache: Cache, batch: Batch) -> "View":
     return View(cache, batch.rows, batch.positions, is_chunk=batch.is_chunk)
 
 
-def draft_view(
-    cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS
-) -> "View":
+def draft_view(cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS) -> "View":
     """Access for the drafter: one query a row, which sees the committed tokens and no more."""
     lengths = [cache.lengths[slot] for slot in slots]
     assert all(lengths), "the drafter needs at least one cached token a row"
@@ -78,10 +76,10 @@ class View:
             ring = self.cache.window[layer]
             plan = self._plan(ring)
             if not self.is_chunk:
-                ring.write(plan.flat, keys, values)
+                ring.write(plan.places, keys, values)
                 return
             self._chunks[layer] = plan.extend(ring, keys, values)
-            ring.write(plan.flat, keys[-ring.capacity :], values[-ring.capacity :])
+            ring.write(plan.places, keys[-ring.capacity :], values[-ring.capacity :])
             return
         offset = 0
         for row in self.rows:
@@ -124,7 +122,7 @@ class View:
 
     def _plan(self, ring: WindowLayer) -> "WindowPlan":
         if ring.window not in self._window_plans:
-            self._window_plans[ring.window] = WindowPlan(self, ring.window, ring.capacity)
+            self._window_plans[ring.window] = WindowPlan(self, ring)
         return self._window_plans[ring.window]
 
 
@@ -135,21 +133,22 @@ class WindowPlan:
     are read as one view; the padding exists inside attention only.
     """
 
-    def __init__(self, view: View, window: int, capacity: int) -> None:
+    def __init__(self, view: View, ring: WindowLayer) -> None:
         rows = view.rows
         self.first, self.last = rows[0].slot, rows[-1].slot
         self.num_rows = self.last + 1 - self.first
         self.longest = max(row.length for row in rows)
-        reach = window + view.extra_keys
+        reach = ring.window + view.extra_keys
         if view.is_chunk:
-            self._plan_chunk(rows[0], reach, capacity)
+            self._plan_chunk(rows[0], reach, ring)
         else:
-            self._plan_rows(rows, reach, capacity)
+            self._plan_rows(rows, reach, ring)
 
-    def _plan_rows(self, rows: tuple[Row, ...], reach: int, capacity: int) -> None:
+    def _plan_rows(self, rows: tuple[Row, ...], reach: int, ring: WindowLayer) -> None:
+        capacity = ring.capacity
         mask = np.zeros((self.num_rows, 1, self.longest, capacity), dtype=bool)
         pad = np.zeros((self.num_rows, self.longest), dtype=np.int32)
-        flat, back, offset = [], [], 0
+        places, back, offset = [], [], 0
         for row in rows:
             index = row.slot - self.first
             at = np.arange(row.start, row.end)
@@ -157,29 +156,30 @@ class WindowPlan:
             seen = (held >= 0) & (held <= at[:, None]) & (held > at[:, None] - reach)
             mask[index, 0, : row.length] = seen
             pad[index, : row.length] = np.arange(offset, offset + row.length)
-            flat.append(row.slot * capacity + at % capacity)
+            places.append(ring.places(row.slot, at))
             back.append(index * self.longest + np.arange(row.length))
             offset += row.length
         is_dense = offset == self.num_rows * self.longest
         self.mask = mx.array(mask)
-        self.flat = mx.array(np.concatenate(flat).astype(np.int32))
+        self.places = mx.array(np.concatenate(places).astype(np.int32))
         self._pad = None if is_dense else mx.array(pad)
         self._back = None if is_dense else mx.array(np.concatenate(back).astype(np.int32))
 
-    def _plan_chunk(self, row: Row, reach: int, capacity: int) -> None:
+    def _plan_chunk(self, row: Row, reach: int, ring: WindowLayer) -> None:
+        capacity = ring.capacity
         at = np.arange(row.start, row.end)
         held = at if row.start == 0 else np.concatenate([ring_positions(row.start, capacity), at])
         seen = (held >= 0) & (held <= at[:, None]) & (held > at[:, None] - reach)
         self._ring_used = row.start > 0
         self.mask = mx.array(seen[None, None])
-        self.flat = mx.array((row.slot * capacity + at[-capacity:] % capacity).astype(np.int32))
+        self.places = mx.array(ring.places(row.slot, at[-capacity:]).astype(np.int32))
         self._pad = None
         self._back = None
 
     def extend(
         self, ring: WindowLayer, keys: mx.array, values: mx.array
     ) -> tuple[mx.array, mx.array]:
-        """Keys and values [1, G, C + T, K] that a prompt chunk attends to: the ring, then itself."""
+        """K/V [1, G, C + T, K] that a prompt chunk attends to: the ring, then itself."""
         own_keys, own_values = keys.transpose(1, 0, 2)[None], values.transpose(1, 0, 2)[None]
         if not self._ring_used:
             return own_keys, own_values

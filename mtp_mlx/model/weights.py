@@ -64,7 +64,9 @@ def _quantize(
             return False
         spec = quantization.of(path)
         if spec is None:
-            raise CheckpointError(f"{source}: {path} has scales, config.json says it is not quantised")
+            raise CheckpointError(
+                f"{source}: {path} has scales, config.json says it is not quantised"
+            )
         columns = _columns(module, path)
         if columns % spec.group_size:
             raise CheckpointError(

@@ -110,8 +110,8 @@ def speculative_decode(
     hidden = prefill(target, cache, request.prompt, chunk)[-1]
     token = choose_token(target, hidden, request.sampling, cache.lengths[SLOT])
     seed = Seed(token, hidden)
-    yield Round((token,), ("prefill",), drafted=0, accepted=0)
     emitted, is_over = 1, _ends(request, token)
+    yield Round((token,), ("prefill",), drafted=0, accepted=0)
     while not is_over and emitted < limit:
         most = min(request.num_draft_tokens, limit - emitted - 1)
         drafts: list[int] = []

@@ -32,7 +32,7 @@ def tied_head(hidden: np.ndarray, embedding: Embedding, cap: float | None) -> np
 
 
 class MaskedEmbedding:
-    """The centroid head: `centroids` pick clusters, `token_ordering` lists the ids cluster by cluster."""
+    """The centroid head: `centroids` pick clusters of ids, listed by `token_ordering`."""
 
     def __init__(self, spec: CentroidSpec, width: int, vocab_size: int, weights: Tensors) -> None:
         self.top_k = spec.top_k

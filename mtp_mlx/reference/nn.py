@@ -75,7 +75,7 @@ class Embedding:
 
 
 class RMSNorm:
-    """Division by the root mean square of the last axis, then the weight itself (not 1 + weight)."""
+    """Division by the root mean square of the last axis, times the weight (not 1 + weight)."""
 
     def __init__(self, width: int, eps: float, weights: Tensors) -> None:
         self.weight = weights.take("weight", width)

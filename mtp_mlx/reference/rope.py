@@ -10,7 +10,7 @@ from mtp_mlx.config import RopeSpec
 
 
 class Angles:
-    """Cosines and sines [N, 1, pairs] of one forward's positions, shared by all layers of a kind."""
+    """Cosines and sines [N, 1, pairs] of one forward, shared by all layers of a kind."""
 
     def __init__(self, spec: RopeSpec, positions: np.ndarray) -> None:
         self.spec = spec

@@ -13,7 +13,7 @@ DRAFT_EXTRA_KEYS = 0
 
 
 def draft_position(length: int) -> int:
-    """The drafter's query position, constant through a burst, for a row of `length` cached tokens."""
+    """The drafter's query position, constant through a burst, after `length` cached tokens."""
     return length
 
 

@@ -24,6 +24,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -201,7 +202,7 @@ def _choose_stand_ins(marks: frozenset[str], source: str, chat: list) -> dict[st
     return chosen
 
 
-def _translate(value: object, table: dict[int, str]) -> object:
+def _translate(value: Any, table: dict[int, str]) -> Any:
     """A copy of a JSON value with every string and mapping key translated."""
     if isinstance(value, str):
         return value.translate(table)
@@ -233,8 +234,11 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
     environment.filters["tojson"] = _to_json
     del environment.globals["lipsum"]
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
+    functions: dict[str, Any] = {
+        "raise_exception": _raise_exception,
+        "strftime_now": _strftime_now,
+    }
+    environment.globals.update(functions)
     return environment
 
 

@@ -45,7 +45,7 @@ import transformers
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.golden import recipe, reference, variants
+from tests.golden import recipe, reference, variants  # noqa: E402 - needs the path above
 
 GREEDY_TOKENS = 48
 DISTINCT_TOKENS = 12
@@ -71,7 +71,7 @@ def build_record(name: str, variant: variants.Variant) -> dict[str, Any]:
     seeds = variant.target_seed, variant.drafter_seed
     models = pair.target, pair.drafter
     scales = variant.scales, {**variant.scales, "final_norm": variants.DRAFTER_FINAL_NORM}
-    parts = zip(("target", "drafter"), configs, seeds, models, scales)
+    parts = zip(("target", "drafter"), configs, seeds, models, scales, strict=True)
     for role, config, seed, model, gains in parts:
         manifest = reference.manifest(model)
         weights = recipe.draw_weights(manifest, seed, gains)
@@ -176,7 +176,7 @@ def measure_draft(
 def choice_figures(scores: list[Any], exact: list[Any], kept: int) -> Figures:
     """Figures of every choice of the `kept` best of scores [..., candidates]."""
     gaps = [smallest_gap(ours.numpy(), kept) for ours in scores]
-    errors = [float((ours - true).abs().max()) for ours, true in zip(scores, exact)]
+    errors = [float((ours - true).abs().max()) for ours, true in zip(scores, exact, strict=True)]
     return {"choice_gap": min(gaps, default=1.0), "choice_error": max(errors, default=0.0)}
 
 

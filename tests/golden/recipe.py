@@ -154,7 +154,7 @@ def write_pair(
     if dialect == "5.23":
         configs = [dialect_523(config) for config in configs]
     paths = Path(folder) / "target", Path(folder) / "drafter"
-    for path, config in zip(paths, configs):
+    for path, config in zip(paths, configs, strict=True):
         _write_text_files(path, config)
     form = "mlx" if layout == "mlx" else "pt"
     _write_tensors(paths[0], named_target(target_weights(variant), layout), shards, form)

@@ -179,8 +179,8 @@ def draft_chain(
         logits, hidden = _draft_step(pair, token, hidden, shared, count)
         token = logits.argmax(dim=-1)
         steps.append((logits[0, 0].numpy(), hidden[0, 0].numpy(), token[0, 0].numpy()))
-    columns = (np.stack(column) for column in zip(*steps))
-    return dict(zip(("logits", "hidden", "tokens"), columns))
+    columns = (np.stack(column) for column in zip(*steps, strict=True))
+    return dict(zip(("logits", "hidden", "tokens"), columns, strict=True))
 
 
 def _draft_step(

@@ -101,7 +101,7 @@ def vocabulary() -> dict[str, int]:
     ordinary += [left + right for left, right in MERGES]
     if len(ordinary) != len(free):
         raise ValueError(f"{len(ordinary)} ordinary tokens for {len(free)} free ids")
-    return {**fixed, **dict(zip(ordinary, free))}
+    return {**fixed, **dict(zip(ordinary, free, strict=True))}
 
 
 def _spelled_bytes() -> list[int]:

@@ -2,10 +2,10 @@ import random
 import time
 
 import pytest
-from malformed_corpus import VALID, Case, cases, raw
 
 from mtp_mlx.errors import CheckpointError, UnsupportedModel
 from mtp_mlx.validate import TensorInfo, read_header
+from tests.malformed.malformed_corpus import VALID, Case, cases, raw
 
 LIMIT_S = 2.0  # promise of the design: a bad file is refused within two seconds of processor time
 SEED = 20_251

@@ -1,8 +1,8 @@
 import pytest
-from text_fixtures import build_library, write_model
 
 from mtp_mlx.text.template import ChatTemplate
 from mtp_mlx.text.tokenizer import Tokenizer
+from tests.text.text_fixtures import build_library, write_model
 
 
 @pytest.fixture(scope="session")

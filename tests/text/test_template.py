@@ -3,10 +3,10 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_fixtures import CONTROLS, UNFLAGGED, write_model
 
 from mtp_mlx.errors import CheckpointError, RequestError
 from mtp_mlx.text.template import ChatTemplate, NoChatTemplate, encode_chat
+from tests.text.text_fixtures import CONTROLS, UNFLAGGED, write_model
 
 USER = [{"role": "user", "content": " hello there\n"}]
 TURN = CONTROLS.index("<|turn>")

@@ -5,7 +5,12 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_fixtures import (
+from tokenizers import AddedToken, decoders, models
+from tokenizers import Tokenizer as Library
+
+from mtp_mlx.errors import CheckpointError, RequestError, UnsupportedModel
+from mtp_mlx.text.tokenizer import Tokenizer
+from tests.text.text_fixtures import (
     BYTES,
     CONTROLS,
     FIRST_BYTE,
@@ -14,11 +19,6 @@ from text_fixtures import (
     build_library,
     write_model,
 )
-from tokenizers import AddedToken, decoders, models
-from tokenizers import Tokenizer as Library
-
-from mtp_mlx.errors import CheckpointError, RequestError, UnsupportedModel
-from mtp_mlx.text.tokenizer import Tokenizer
 
 ALL_ADDED = (*CONTROLS, UNFLAGGED)
 SCRAPS = st.lists(

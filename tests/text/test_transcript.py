@@ -4,10 +4,10 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_fixtures import CONTROLS, FIRST_BYTE
 
 from mtp_mlx.errors import RequestError
 from mtp_mlx.text.transcript import Transcript
+from tests.text.text_fixtures import CONTROLS, FIRST_BYTE
 
 EURO = [FIRST_BYTE + byte for byte in "€".encode()]
 TEXTS = st.text(alphabet="ab<|é€ \n", max_size=30)

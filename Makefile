@@ -1,0 +1,43 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+EXTRAS := $(if $(filter Darwin,$(shell uname -s)),dev,cpu,dev)
+BIN := .venv/bin
+
+.PHONY: setup demo check test test-all golden bench
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; run make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	touch $@
+
+demo: setup
+	$(BIN)/python -m tests.golden.demo
+	$(BIN)/mtp-mlx generate "Why is the sky blue?" --model .demo/target --draft-model .demo/drafter --max-tokens 40 --seed 7
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ty check mtp_mlx
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+test: setup
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+
+test-all: setup
+	$(BIN)/pytest -n 2 --dist loadfile
+
+# Rebuilds the goldens in an environment of their own (torch and Transformers); identical files.
+golden: .venv-golden/ready
+	.venv-golden/bin/python tests/golden/make.py
+
+.venv-golden/ready: tests/golden/requirements.txt
+	$(PYTHON) -m venv .venv-golden
+	.venv-golden/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+bench: setup
+	$(BIN)/python bench/rounds.py

@@ -1,0 +1,91 @@
+"""The options of one generation: keywords of the API, resolved against the defaults."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TypedDict, TypeVar
+
+from mtp_mlx.errors import RequestError
+from mtp_mlx.generation import Defaults
+from mtp_mlx.request import MAX_DRAFT_TOKENS, MAX_SEED, Sampling, check_integer
+
+Value = TypeVar("Value")
+
+# Drafts a round for "auto", until the draft-length policy decides.
+AUTO_DRAFT_TOKENS = 3
+
+
+class Keywords(TypedDict, total=False):
+    """Keywords of every generating method; None or absent takes the checkpoint's default.
+
+    `stop`: strings that end the reply and are left out of its text. `num_draft_tokens`: drafts a
+    round, 0 for plain decoding, "auto" for the default. `max_tokens` None: 4,096 or the rest of the
+    context. `seed` None: drawn from the system, reported in Reply.seed.
+    """
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str]
+    num_draft_tokens: int | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """See Keywords."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: str | Sequence[str] = ()
+    num_draft_tokens: int | str = "auto"
+
+    @staticmethod
+    def of(values: Keywords) -> "Options":
+        """Options from keywords; a name that is none raises TypeError."""
+        known = [field.name for field in fields(Options)]
+        for name in values:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}; options are {', '.join(known)}")
+        return Options(**values)
+
+    def sampling(self, defaults: Defaults) -> Sampling:
+        """How to choose tokens. Raises RequestError for a value out of range."""
+        seed = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
+        return Sampling(
+            temperature=_or(self.temperature, defaults.temperature),
+            top_k=_or(self.top_k, defaults.top_k),
+            top_p=_or(self.top_p, defaults.top_p),
+            min_p=_or(self.min_p, defaults.min_p),
+            seed=seed,
+        )
+
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        if not isinstance(stop, list | tuple) or not all(isinstance(s, str) for s in stop):
+            raise RequestError(f"stop must be strings, found {self.stop!r}", param="stop")
+        return tuple(stop)
+
+    def draft_tokens(self) -> int:
+        """Drafts a round."""
+        if self.num_draft_tokens == "auto":
+            return AUTO_DRAFT_TOKENS
+        if isinstance(self.num_draft_tokens, str):
+            raise RequestError(
+                f"num_draft_tokens must be 'auto' or 0 to {MAX_DRAFT_TOKENS}, "
+                f"found {self.num_draft_tokens!r}",
+                param="num_draft_tokens",
+            )
+        check_integer("num_draft_tokens", self.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
+        return self.num_draft_tokens
+
+
+def _or(value: Value | None, default: Value) -> Value:
+    return default if value is None else value

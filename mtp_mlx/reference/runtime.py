@@ -1,0 +1,123 @@
+"""A loaded pair on NumPy: the same requests and events as the engine, one row at a time."""
+
+import resource
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mtp_mlx.checkpoint import Checkpoint
+from mtp_mlx.config import DrafterConfig, TargetConfig
+from mtp_mlx.errors import NumericalError
+from mtp_mlx.reference.decode import CHUNK, Round, logits, propose, speculative_decode
+from mtp_mlx.reference.drafter import Drafter
+from mtp_mlx.reference.load import load_weights
+from mtp_mlx.reference.target import Target
+from mtp_mlx.request import Event, Failed, Finished, Request, Tokens, check_request
+
+# ru_maxrss counts KiB on Linux, bytes on macOS.
+RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass
+class _Row:
+    """A request under way; `was_ended` notes that its own test ended it."""
+
+    id: int
+    request: Request
+    rounds: Iterator[Round] | None = None
+    was_ended: bool = False
+
+
+class NumpyEngine:
+    """Requests in, events out; each step does one round of every active row, row after row."""
+
+    def __init__(self, target: Target, drafter: Drafter | None, max_num_seqs: int) -> None:
+        self.target = target
+        self.drafter = drafter
+        self.max_num_seqs = max_num_seqs
+        self._rows: deque[_Row] = deque()
+        self._next_id = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._rows
+
+    def submit(self, request: Request) -> int:
+        """See engine.Engine.submit."""
+        check_request(request, self.target.config.vocab_size, self.target.config.max_positions)
+        self._next_id += 1
+        self._rows.append(_Row(self._next_id, request))
+        return self._next_id
+
+    def cancel(self, request_id: int) -> list[Event]:
+        """See engine.Engine.cancel."""
+        for row in list(self._rows):
+            if row.id == request_id:
+                self._rows.remove(row)
+                return [Finished(request_id, "cancelled")]
+        return []
+
+    def step(self) -> list[Event]:
+        """One round of each of the first `max_num_seqs` rows."""
+        events: list[Event] = []
+        for row in list(self._rows)[: self.max_num_seqs]:
+            if row.rounds is None:
+                row.rounds = self._start(row)
+            events += self._advance(row, row.rounds)
+        return events
+
+    def _start(self, row: _Row) -> Iterator[Round]:
+        def is_end(token: int) -> bool:
+            ended = row.request.is_end(token)
+            row.was_ended = row.was_ended or ended
+            return ended
+
+        request = replace(row.request, is_end=is_end)
+        return speculative_decode(self.target, self.drafter, request, chunk=CHUNK)
+
+    def _advance(self, row: _Row, rounds: Iterator[Round]) -> list[Event]:
+        try:
+            done = next(rounds)
+        except StopIteration:
+            self._rows.remove(row)
+            return [Finished(row.id, "stop" if row.was_ended else "length")]
+        except NumericalError as error:
+            self._rows.remove(row)
+            return [Failed(row.id, error)]
+        row.was_ended = row.was_ended or done.ids[-1] in row.request.stop_ids
+        return [Tokens(row.id, done.ids, done.origins, done.drafted, done.accepted)]
+
+
+class NumpyRuntime:
+    """See backends.Runtime."""
+
+    def __init__(
+        self,
+        target: Checkpoint[TargetConfig],
+        drafter: Checkpoint[DrafterConfig] | None,
+        max_num_seqs: int,
+    ) -> None:
+        self._target = Target(target.config, load_weights(target))
+        self._drafter = None if drafter is None else Drafter(drafter.config, load_weights(drafter))
+        self._max_num_seqs = max_num_seqs
+
+    @property
+    def has_drafter(self) -> bool:
+        return self._drafter is not None
+
+    def new_engine(self) -> NumpyEngine:
+        """An engine with no rows; it shares the weights."""
+        return NumpyEngine(self._target, self._drafter, self._max_num_seqs)
+
+    def peak_memory_bytes(self) -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        return logits(self._target, ids)
+
+    def propose(self, ids: Sequence[int], count: int) -> list[int]:
+        assert self._drafter is not None
+        return propose(self._target, self._drafter, ids, count)

@@ -1,0 +1,15 @@
+"""One line at the end of a run: how many cases of the exactness law were compared."""
+
+from collections import Counter
+
+
+def pytest_terminal_summary(terminalreporter):
+    total: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            properties = dict(getattr(report, "user_properties", ()))  # warnings have none
+            if getattr(report, "when", None) == "call":
+                total.update(properties.get("exactness", {}))
+    if total:
+        counts = ", ".join(f"{count:,} {what}" for what, count in total.items())
+        terminalreporter.write_line(f"exactness law: {counts}")

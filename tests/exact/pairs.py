@@ -1,0 +1,135 @@
+"""The golden pairs on MLX, and what a request gives when an engine runs it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlx.core as mx
+
+from mtp_mlx.checkpoint import open_drafter, open_target
+from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
+from mtp_mlx.model.drafter import Drafter
+from mtp_mlx.model.load import load_drafter, load_target
+from mtp_mlx.model.target import Target
+from mtp_mlx.request import Event, Failed, Finished, Request, Tokens
+from tests.golden import recipe
+from tests.oracle import Oracle, Script
+
+# An engine that has not ended after so many steps never will.
+MAX_STEPS = 2000
+
+
+@dataclass(frozen=True)
+class Pair:
+    target: Target
+    drafter: Drafter
+
+    @property
+    def vocab_size(self) -> int:
+        return self.target.config.vocab_size
+
+
+@cache
+def golden_pair(variant: str) -> Pair:
+    """The golden pair of a variant in float32, read once a process; nobody changes its weights."""
+    with TemporaryDirectory() as folder:
+        paths = recipe.write_pair(Path(folder), variant)
+        target = open_target(paths[0])
+        drafter = open_drafter(paths[1], target.config)
+        return Pair(load_target(target, mx.float32), load_drafter(drafter, mx.float32))
+
+
+@dataclass
+class Outcome:
+    """All that an engine reported of one request."""
+
+    ids: list[int] = field(default_factory=list)
+    rounds: list[Tokens] = field(default_factory=list)
+    end: Finished | Failed | None = None
+
+    @property
+    def text(self) -> tuple[list[int], str | None]:
+        """What drafting may not change: the tokens, and why they ended."""
+        return self.ids, self.end.reason if isinstance(self.end, Finished) else None
+
+    @property
+    def accepted(self) -> list[int]:
+        """Accepted drafts, round after round (prefill left out)."""
+        return [event.accepted for event in self.rounds if event.origins[0] != "prefill"]
+
+    def feed(self, event: Event) -> None:
+        assert self.end is None, f"{event} follows {self.end}"
+        if isinstance(event, Tokens):
+            self.ids.extend(event.ids)
+            self.rounds.append(event)
+        else:
+            self.end = event
+
+
+class Run:
+    """An engine and the outcome of every request it was given, by request id."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.outcomes: dict[int, Outcome] = {}
+
+    def submit(self, request: Request) -> int:
+        request_id = self.engine.submit(request)
+        self.outcomes[request_id] = Outcome()
+        return request_id
+
+    def step(self) -> list[Event]:
+        events = self.engine.step()
+        for event in events:
+            self.outcomes[event.request_id].feed(event)
+        return events
+
+    def cancel(self, request_id: int) -> None:
+        for event in self.engine.cancel(request_id):
+            self.outcomes[event.request_id].feed(event)
+
+    def finish(self) -> None:
+        """Step until nothing is left."""
+        for _ in range(MAX_STEPS):
+            if self.engine.is_idle:
+                return
+            self.step()
+        raise AssertionError(f"not idle after {MAX_STEPS} steps")
+
+
+def run_together(
+    engine: Engine, requests: Sequence[Request], arrivals: Sequence[int] = ()
+) -> list[Outcome]:
+    """Outcomes of `requests` in a new engine, where request i has id i + 1.
+
+    Request i is submitted before step arrivals[i] (ascending), or before the first step.
+    """
+    steps = arrivals or [0] * len(requests)
+    assert list(steps) == sorted(steps), "ids follow the order of arrival"
+    run = Run(engine)
+    waiting = list(zip(steps, requests, strict=True))
+    for step in range(MAX_STEPS):
+        while waiting and waiting[0][0] <= step:
+            run.submit(waiting.pop(0)[1])
+        if not waiting and engine.is_idle:
+            return [run.outcomes[index + 1] for index in range(len(requests))]
+        run.step()
+    raise AssertionError(f"not idle after {MAX_STEPS} steps")
+
+
+def plain(target: Target, request: Request, chunk: int = PREFILL_CHUNK) -> Outcome:
+    """The request decoded token by token, alone: what every other way must equal."""
+    alone = replace(request, num_draft_tokens=0)
+    return run_together(Engine(target, None, max_num_seqs=1, chunk=chunk), [alone])[0]
+
+
+def oracle_engine(
+    target: Target, texts: Sequence[Sequence[int]], script: Script, slots: int, chunk: int
+) -> tuple[Engine, Oracle]:
+    """An engine with a scripted drafter; texts[i] is the plain text of the request of id i + 1."""
+    oracle = Oracle(dict(enumerate(texts, start=1)), script, target.config.vocab_size)
+    engine = Engine(target, oracle, max_num_seqs=slots, chunk=chunk)
+    oracle.watch(engine)
+    return engine, oracle

@@ -1,0 +1,91 @@
+"""The law below the tokens: states and logits of a block are those of its tokens one at a time.
+
+Equality is of every bit: tokens alone would hide a difference until two logits come close.
+"""
+
+import random
+
+import mlx.core as mx
+import pytest
+
+from mtp_mlx.model.batch import Batch, Row
+from mtp_mlx.model.cache import Cache
+from mtp_mlx.model.target import Target
+from mtp_mlx.request import MAX_DRAFT_TOKENS
+from tests.exact.pairs import golden_pair
+from tests.golden import recipe
+
+MAX_BLOCK = MAX_DRAFT_TOKENS + 1
+# Around the window of 8, its ring of 16, and the step of 64 in which full layers are read.
+PROMPT_LENGTHS = (1, 2, 7, 8, 9, 15, 16, 17, 23, 57, 63, 64, 65)
+
+
+def prefilled(target: Target, prompts: list[list[int]]) -> Cache:
+    """A cache with one prompt a slot."""
+    cache = target.new_cache(len(prompts), MAX_BLOCK)
+    for slot, prompt in enumerate(prompts):
+        row = Row(slot, 0, len(prompt))
+        mx.eval(target(Batch.of((row,), mx.array(prompt), is_chunk=True), cache))
+        cache.commit(slot, len(prompt))
+    return cache
+
+
+def one_at_a_time(target: Target, prompt: list[int], block: list[int]) -> mx.array:
+    """States [T, D] of `block` after `prompt`, each token in a forward of its own, row alone."""
+    cache = prefilled(target, [prompt])
+    states = []
+    for token in block:
+        row = Row(0, cache.lengths[0], 1)
+        states.append(target(Batch.of((row,), mx.array([token])), cache))
+        mx.eval(states[-1])
+        cache.commit(0, 1)
+    return mx.concatenate(states)
+
+
+def draw(seed: int, lengths: list[int]) -> list[list[int]]:
+    random_ = random.Random(seed)
+    return [[random_.randrange(256) for _ in range(length)] for length in lengths]
+
+
+@pytest.mark.parametrize("variant", recipe.VARIANTS)
+def test_a_ragged_block_has_the_states_of_its_tokens_one_at_a_time(variant):
+    target = golden_pair(variant).target
+    sizes = random.Random(variant)
+    for first in range(0, len(PROMPT_LENGTHS), 4):
+        lengths = list(PROMPT_LENGTHS[first : first + 4])
+        prompts = draw(first, lengths)
+        blocks = draw(first + 100, [sizes.randint(1, MAX_BLOCK) for _ in lengths])
+        cache = prefilled(target, prompts)
+        rows = tuple(
+            Row(slot, length, len(block))
+            for slot, (length, block) in enumerate(zip(lengths, blocks, strict=True))
+        )
+        packed = target(Batch.of(rows, mx.array(sum(blocks, []))), cache)
+        logits = target.logits(packed)
+        offset = 0
+        for prompt, block in zip(prompts, blocks, strict=True):
+            part = slice(offset, offset + len(block))
+            alone = one_at_a_time(target, prompt, block)
+            assert mx.array_equal(packed[part], alone), f"{len(prompt)} + {len(block)} tokens"
+            each = [target.logits(state[None]) for state in alone]
+            assert mx.array_equal(logits[part], mx.concatenate(each))
+            offset += len(block)
+
+
+@pytest.mark.parametrize("variant", recipe.VARIANTS)
+@pytest.mark.parametrize("length", [3, 8, 14])
+def test_rejected_tokens_leave_the_next_states_as_they_are(variant, length):
+    target = golden_pair(variant).target
+    [prompt], [right], [wrong] = (
+        draw(seed, [size]) for seed, size in ((0, length), (1, 12), (2, 8))
+    )
+    cache = prefilled(target, [prompt])
+    states = []
+    for kept in (1, 3, 0, 5, 2, 1):  # of each block of eight, the rest is rejected
+        start = cache.lengths[0]
+        ahead = right[start - length : start - length + kept]
+        block = (ahead + wrong)[:MAX_BLOCK]
+        states.append(target(Batch.of((Row(0, start, MAX_BLOCK),), mx.array(block)), cache)[:kept])
+        mx.eval(states[-1])
+        cache.commit(0, kept)
+    assert mx.array_equal(mx.concatenate(states), one_at_a_time(target, prompt, right))

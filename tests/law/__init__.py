@@ -1,0 +1,1 @@
+"""The sampling law: statistics of the real round against exact enumeration, and their mutants."""

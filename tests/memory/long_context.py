@@ -1,0 +1,138 @@
+"""Random models whose cache holds a long context that nobody had to prefill, and what their rounds
+allocate."""
+
+import gc
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_target
+from mtp_mlx.engine.engine import Engine
+from mtp_mlx.engine.sequence import Sequence
+from mtp_mlx.model.batch import Row
+from mtp_mlx.model.drafter import Drafter
+from mtp_mlx.model.target import Target
+from mtp_mlx.request import Request, Sampling
+from tests import tiny_configs
+
+# Room for new tokens, so that no buffer grows while memory is measured.
+ROOM = 512
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model by its layers (S sliding, F full) and the published model it is modelled on.
+
+    Keys of one position are wide, and query heads few, so that one layer's keys outweigh all that
+    attention allocates for its scores.
+    """
+
+    variant: str
+    pattern: str
+    window: int
+    heads: int
+    kv_heads: int
+    full_kv_heads: int
+    head_dim: int
+    full_head_dim: int
+
+
+SMALL = Shape("31b", "SSFSSF", 64, 2, 2, 2, 16, 64)
+DEEP = Shape("26b", "SSSSSF" * 5, 64, 2, 2, 2, 16, 64)
+
+
+def make_pair(shape: Shape, seed: int = 0) -> tuple[Target, Drafter]:
+    """Target and drafter with random weights."""
+    target, drafter = _configs(shape)
+    random = np.random.default_rng(seed)
+    weights = [
+        {key: _draw(random, key, size) for key, size in shapes.items()}
+        for shapes in (tiny_configs.target_shapes(target), tiny_configs.drafter_shapes(drafter))
+    ]
+    return Target(target, weights[0]), Drafter(drafter, weights[1])
+
+
+def _configs(shape: Shape) -> tuple[TargetConfig, DrafterConfig]:
+    target = tiny_configs.target_dict(shape.variant)
+    drafter = tiny_configs.drafter_dict(shape.variant)
+    geometry: dict[str, Any] = {
+        "sliding_window": shape.window,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "num_global_key_value_heads": shape.full_kv_heads,
+        "head_dim": shape.head_dim,
+        "global_head_dim": shape.full_head_dim,
+        "max_position_embeddings": 1 << 17,
+    }
+    kinds = {"S": tiny_configs.SLIDING, "F": tiny_configs.FULL}
+    target["text_config"] |= geometry | {
+        "layer_types": [kinds[letter] for letter in shape.pattern],
+        "num_hidden_layers": len(shape.pattern),
+    }
+    drafter["text_config"] |= geometry
+    config = read_target(target, "long/config.json")
+    return config, read_drafter(drafter, "long-assistant/config.json").paired_with(config)
+
+
+def _draw(random: np.random.Generator, key: str, shape: tuple[int, ...]) -> mx.array:
+    if "norm" in key or key.endswith(("scale", "scalar")):
+        return mx.ones(shape)
+    return mx.array(random.standard_normal(shape, dtype=np.float32) * shape[-1] ** -0.5)
+
+
+def engine_at(
+    target: Target, drafter: Drafter, lengths: tuple[int, ...], num_draft_tokens: int
+) -> Engine:
+    """An engine whose rows run at `lengths` committed tokens, over random keys and values."""
+    engine = Engine(target, drafter, max_num_seqs=len(lengths))
+    cache = engine.cache
+    width = target.config.hidden_size
+    for slot, length in enumerate(lengths):
+        cache.begin((Row(slot, 0, length + ROOM),), is_chunk=True)
+        cache.commit(slot, length)
+        request = Request(
+            prompt=(2,) * length,
+            sampling=Sampling(),
+            max_tokens=ROOM // 2,
+            num_draft_tokens=num_draft_tokens,
+        )
+        engine.slots[slot] = Sequence(
+            id=slot + 1,
+            request=request,
+            budget=request.max_tokens,
+            slot=slot,
+            tokens=[*request.prompt, 3 + slot],
+            num_prefilled=length,
+            hidden=mx.random.normal((width,), key=mx.random.key(slot)),
+            is_running=True,
+        )
+    for layer in cache.full.values():
+        layer.keys = [mx.random.normal(b.shape) for b in layer.keys if b is not None]
+        layer.values = [mx.random.normal(b.shape) for b in layer.values if b is not None]
+        mx.eval(layer.keys, layer.values)
+    for ring in cache.window.values():
+        ring.keys, ring.values = mx.random.normal(ring.keys.shape), mx.random.normal(ring.values.shape)
+        mx.eval(ring.keys, ring.values)
+    mx.eval([s.hidden for s in engine.sequences])
+    return engine
+
+
+def largest_buffer_bytes(engine: Engine) -> int:
+    """Size of the largest key buffer of one row in one full layer."""
+    buffers = [b for layer in engine.cache.full.values() for b in layer.keys if b is not None]
+    return max(buffer.nbytes for buffer in buffers)
+
+
+def peak_growth_bytes(engine: Engine, num_steps: int) -> int:
+    """How far memory in use rises above its level before the steps, at the worst moment."""
+    gc.collect()
+    mx.synchronize()
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    for _ in range(num_steps):
+        engine.step()
+    mx.synchronize()
+    return mx.get_peak_memory() - before
