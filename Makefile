@@ -40,4 +40,4 @@ golden: .venv-golden/ready
 	touch $@
 
 bench: setup
-	$(BIN)/python bench/rounds.py
+	$(BIN)/python -m bench.rounds

@@ -14,19 +14,24 @@ import mtp_mlx.model as mlx_form
 import mtp_mlx.reference as numpy_form
 from mtp_mlx.config import ExpertSpec, LayerSpec, RopeSpec, read_drafter, read_target
 from mtp_mlx.errors import CheckpointError
-from mtp_mlx.model import batch, cache, choose, drafter, ffn, head, rope, target, view
-from mtp_mlx.reference import batch as np_batch
-from mtp_mlx.reference import cache as np_cache
+from mtp_mlx.model import choose, drafter, ffn, head, rope, view
 from mtp_mlx.reference import choose as np_choose
 from mtp_mlx.reference import drafter as np_drafter
 from mtp_mlx.reference import ffn as np_ffn
 from mtp_mlx.reference import head as np_head
 from mtp_mlx.reference import nn
 from mtp_mlx.reference import rope as np_rope
-from mtp_mlx.reference import target as np_target
 from mtp_mlx.reference import view as np_view
 from mtp_mlx.request import Sampling
 from tests import tiny_configs
+from tests.both_forms import (
+    NUM_SLOTS,
+    BothCaches,
+    both_models,
+    distance,
+    random_array,
+    run_history,
+)
 
 # float32 sums in another order: one operation differs in the last bits, and a random net blows that
 # up, layer by layer. Measured at most 1.3e-4, of logits with a standard deviation of about 2; both
@@ -87,8 +92,8 @@ def methods(owner: type) -> dict[str, FunctionType]:
 
 def check_arguments(ours: FunctionType, theirs: FunctionType) -> None:
     expected, found = (
-        [(parameter.name, parameter.kind) for parameter in inspect.signature(each).parameters.values()]
-        for each in (ours, theirs)
+        [(each.name, each.kind) for each in inspect.signature(function).parameters.values()]
+        for function in (ours, theirs)
     )
     if theirs.__name__ in MAKERS and found != expected:
         expected = expected + LATE
@@ -147,18 +152,6 @@ ROWS = [
 ]
 
 
-def random_array(seed: int, *shape: int) -> np.ndarray:
-    return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
-
-
-def distance(ours: mx.array, theirs: np.ndarray) -> float:
-    """Largest difference of an MLX array and its twin, which must have one shape and type."""
-    found = np.array(ours)
-    assert found.shape == theirs.shape
-    assert found.dtype == theirs.dtype
-    return float(np.abs(found - theirs).max()) if found.size else 0.0
-
-
 @pytest.mark.parametrize("spec", [FULL.rope, SLIDING.rope, RopeSpec(512, 1e6, 64, 1.0)])
 @pytest.mark.parametrize("position", [0, 7, 1000, 100_000])
 def test_rotation(spec, position):
@@ -189,7 +182,8 @@ def test_activations():
 def test_noise_keys_are_equal():
     for seed in (0, 1, 12345, 2**63 - 1):
         keys = [choose.noise_key(seed, position) for position in (0, 1, 2, 99_999, 2**24)]
-        assert keys == [np_choose.noise_key(seed, position) for position in (0, 1, 2, 99_999, 2**24)]
+        twins = [np_choose.noise_key(seed, position) for position in (0, 1, 2, 99_999, 2**24)]
+        assert keys == twins
         assert len(set(keys)) == len(keys)
 
 
@@ -206,8 +200,8 @@ def test_noise(ids):
 def test_choices_are_equal(with_ids):
     for seed in range(20):
         scores = random_array(seed, len(ROWS), 50) * 3
-        ids = np.stack([np.random.RandomState(row).permutation(64)[:50] for row in range(len(ROWS))])
-        ids = ids.astype(np.int32) if with_ids else None
+        orders = [np.random.RandomState(row).permutation(64)[:50] for row in range(len(ROWS))]
+        ids = np.stack(orders).astype(np.int32) if with_ids else None
         positions = [100 * seed + row for row in range(len(ROWS))]
         for rows in (ROWS, ROWS[1:], ROWS[:1], ROWS[1:2], ROWS[4:5]):
             part = slice(0, len(rows))
@@ -262,89 +256,6 @@ def test_experts(num_tokens):
     assert distance(ours / 100, theirs / 100) <= OPERATION_ATOL  # of values up to about 100
 
 
-MAX_BLOCK = 4
-NUM_SLOTS = 4
-
-
-class BothCaches:
-    """The MLX cache and its twin, put through the same history."""
-
-    def __init__(self, layers: tuple[LayerSpec, ...], seed: int) -> None:
-        self.layers = layers
-        self.random = np.random.RandomState(seed)
-        self.ours = cache.Cache(layers, NUM_SLOTS, MAX_BLOCK, mx.float32)
-        self.theirs = np_cache.Cache(layers, NUM_SLOTS, MAX_BLOCK, np.float32)
-        self.ahead = [0] * NUM_SLOTS  # provisional tokens of a row
-
-    @property
-    def lengths(self) -> list[int]:
-        assert self.ours.lengths == self.theirs.lengths
-        return self.theirs.lengths
-
-    def batches(self, blocks: dict[int, int], vocab: int, *, is_chunk: bool = False):
-        """Both forms of a batch of random tokens: blocks maps a slot to the tokens it gets."""
-        rows = [(slot, self.lengths[slot] + self.ahead[slot], blocks[slot]) for slot in sorted(blocks)]
-        tokens = self.random.randint(0, vocab, sum(blocks.values())).astype(np.int32)
-        ours = tuple(batch.Row(*row) for row in rows)
-        theirs = tuple(np_batch.Row(*row) for row in rows)
-        for slot, count in blocks.items():
-            self.ahead[slot] += count
-        return (
-            batch.Batch.of(ours, mx.array(tokens), is_chunk=is_chunk),
-            np_batch.Batch.of(theirs, tokens, is_chunk=is_chunk),
-        )
-
-    def settle(self, slot: int) -> None:
-        """Keep a random part of what is provisional, as a round does: at least one token."""
-        count = self.random.randint(1, self.ahead[slot] + 1)
-        self.commit(slot, count)
-
-    def commit(self, slot: int, count: int) -> None:
-        self.ours.commit(slot, count)
-        self.theirs.commit(slot, count)
-        self.ahead[slot] = 0
-
-    def release(self, slot: int) -> None:
-        wipe = bool(self.random.randint(2))
-        self.ours.release(slot, wipe=wipe)
-        self.theirs.release(slot, wipe=wipe)
-
-    def copy(self, source: int, target: int) -> None:
-        self.ours.copy(source, target)
-        self.theirs.copy(source, target)
-
-    def some(self, slots: list[int]) -> list[int]:
-        """A random part of `slots`, not empty, in order."""
-        count = self.random.randint(1, len(slots) + 1)
-        return sorted(self.random.choice(slots, size=count, replace=False).tolist())
-
-
-def run_history(both: BothCaches, forward, draft, num_events: int) -> None:
-    """Random prefills, blocks with rejects, releases and copies; `forward` and `draft` compare."""
-    for _ in range(num_events):
-        live = [slot for slot in range(NUM_SLOTS) if both.lengths[slot]]
-        event = both.random.choice(["chunk", "block", "block", "block", "ahead", "release", "copy"])
-        if event == "chunk" or not live:
-            slot = int(both.random.randint(NUM_SLOTS))
-            count = int(both.random.choice([1, 2, 5, 13, 30]))
-            forward({slot: count}, is_chunk=True)
-            both.commit(slot, count)
-        elif event == "block":
-            slots = both.some(live)
-            draft(tuple(slots))
-            forward({slot: int(both.random.randint(1, MAX_BLOCK + 1)) for slot in slots})
-            for slot in slots:
-                both.settle(slot)
-        elif event == "ahead":  # plain steps behind each other, settled late
-            for _ in range(2):
-                forward({live[0]: 1})
-            both.commit(live[0], 2)
-        elif event == "release":
-            both.release(live[-1])
-        else:
-            both.copy(live[0], (live[0] + 1) % NUM_SLOTS)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_attention_over_the_cache_after_any_history(seed):
     layers = (FULL, SLIDING, replace(FULL, index=2, reads_from=0), replace(SLIDING, index=3))
@@ -376,21 +287,8 @@ def test_attention_over_the_cache_after_any_history(seed):
     run_history(both, forward, draft, 120)
 
 
-def both_models(pair: tiny_configs.TinyPair):
-    arrays = [
-        {key: mx.array(array) for key, array in weights.items()}
-        for weights in (pair.target_weights, pair.drafter_weights)
-    ]
-    return (
-        target.Target(pair.target_config, arrays[0]),
-        drafter.Drafter(pair.drafter_config, arrays[1]),
-        np_target.Target(pair.target_config, pair.target_weights),
-        np_drafter.Drafter(pair.drafter_config, pair.drafter_weights),
-    )
-
-
 def by_id(scores: np.ndarray, ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Scores [N, M] and their ids in the order of ids; which clusters come first is not specified."""
+    """Scores [N, M] and ids in the order of ids: which cluster comes first is not specified."""
     if ids is None:
         ids = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     order = np.argsort(ids, axis=-1)

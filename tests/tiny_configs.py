@@ -1,5 +1,7 @@
-"""Tiny random pairs in the shape of each published model: configs as config.json holds them (classic
-dialect) and seeded float32 weights by canonical key. NumPy only; not the goldens' pairs."""
+"""Tiny random pairs in the shape of each published model, other than those of the goldens.
+
+Configs as config.json holds them (classic dialect), seeded float32 weights by canonical key.
+"""
 
 from dataclasses import dataclass
 from typing import Any

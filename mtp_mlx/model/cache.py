@@ -204,7 +204,12 @@ class Cache:
         self.lengths[slot] = length
 
     def release(self, slot: int, *, wipe: bool = False) -> None:
-        """Forget a row; `wipe` also zeroes its rings, as a row with NaN must."""
+        """Forget a row; `wipe` also zeroes its rings, as a row with NaN must.
+
+        Runs what is queued for the rings: a prompt that no round follows stored its tail, and
+        without a reader that write would keep the prompt's keys in memory.
+        """
+        mx.async_eval([(ring.keys, ring.values) for ring in self.window.values()])
         self.lengths[slot] = 0
         self._written[slot] = 0
         for full in self.full.values():

@@ -85,12 +85,10 @@ def _sample(logits: Logits, choice: Choice) -> list[int]:
     vocabulary = np.arange(scaled.shape[1])
     noise = gumbel(choice.keys, vocabulary if logits.ids is None else logits.ids[choice.sampled])
     threshold = filter_threshold(scaled, choice)
-    columns = []
-    for row in range(len(scaled)):
-        passes = np.full(scaled.shape[1], True) if threshold is None else scaled[row] >= threshold[row]
-        noisy = np.where(passes, scaled[row] + noise[row], np.float32(-np.inf))
-        columns.append(int(np.argmax(noisy)))
-    return columns
+    noisy = scaled + noise
+    if threshold is not None:
+        noisy[scaled < threshold] = -np.inf
+    return [int(np.argmax(row)) for row in noisy]
 
 
 def filter_threshold(scaled: np.ndarray, choice: Choice) -> np.ndarray | None:

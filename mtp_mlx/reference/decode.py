@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtp_mlx.errors import ContextLengthExceeded, NumericalError, RequestError
+from mtp_mlx.errors import NumericalError
 from mtp_mlx.reference.batch import Batch, Row
 from mtp_mlx.reference.cache import Cache
 from mtp_mlx.reference.choose import Choice, choose
@@ -39,19 +39,11 @@ from mtp_mlx.reference.drafter import Drafts
 from mtp_mlx.reference.head import Logits
 from mtp_mlx.reference.target import Target
 from mtp_mlx.reference.view import draft_view
-from mtp_mlx.request import (
-    MAX_DRAFT_TOKENS,
-    Origin,
-    Request,
-    Sampling,
-    check_integer,
-    check_token_ids,
-)
+from mtp_mlx.request import Origin, Request, Sampling, check_request, check_token_ids
 
 # Prompt tokens in one forward where the caller has no wish.
 CHUNK = 256
 GREEDY = Sampling()
-MOST_TOKENS = 1 << 30  # of one reply; the context is the real limit
 SLOT = 0  # the only row of the cache
 
 
@@ -83,7 +75,10 @@ def plain_decode(
     chunk: int = CHUNK,
 ) -> list[int]:
     """The reply, one forward of the target for each token: what speculation must reproduce."""
-    limit = _token_limit(target, prompt, max_tokens)
+    asked = Request(
+        prompt=tuple(prompt), sampling=sampling, max_tokens=max_tokens, stop_ids=stop_ids
+    )
+    limit = _token_limit(target, asked)
     cache = target.new_cache(1, 1)
     hidden = prefill(target, cache, prompt, chunk)[-1]
     reply: list[int] = []
@@ -104,8 +99,7 @@ def speculative_decode(
     Raises RequestError for a request that cannot be served, and NumericalError in the round in
     which the target's output for a token to be emitted is not finite.
     """
-    limit = _token_limit(target, request.prompt, request.max_tokens)
-    check_integer("num_draft_tokens", request.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
+    limit = _token_limit(target, request)
     cache = target.new_cache(1, request.num_draft_tokens + 1)
     hidden = prefill(target, cache, request.prompt, chunk)[-1]
     token = choose_token(target, hidden, request.sampling, cache.lengths[SLOT])
@@ -213,20 +207,11 @@ def _ends(request: Request, token: int) -> bool:
     return is_end or token in request.stop_ids
 
 
-def _token_limit(target: Target, prompt: Sequence[int], max_tokens: int) -> int:
+def _token_limit(target: Target, request: Request) -> int:
     """New tokens that both the request and the context allow, at least one.
 
-    Raises RequestError. The last token of a full context is emitted but never fed back.
+    The last token of a full context is emitted but never fed back. Raises RequestError.
     """
-    check_token_ids("prompt", list(prompt), target.config.vocab_size)
-    check_integer("max_tokens", max_tokens, 1, MOST_TOKENS)
-    if not prompt:
-        raise RequestError("prompt must hold at least one token id, found none", param="prompt")
-    room = target.config.max_positions - len(prompt)
-    if room < 1:
-        raise ContextLengthExceeded(
-            f"prompt has {len(prompt)} tokens, the context is {target.config.max_positions}; "
-            "shorten it",
-            param="prompt",
-        )
-    return min(max_tokens, room)
+    context = target.config.max_positions
+    check_request(request, target.config.vocab_size, context)
+    return min(request.max_tokens, context - len(request.prompt))

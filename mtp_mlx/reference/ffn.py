@@ -48,7 +48,7 @@ class Router:
         self.proj = Linear(width, spec.num_experts, weights.under("proj."))
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x [N, D] -> (expert ids [N, top_k], weights [N, top_k] float32), the best expert first."""
+        """x [N, D] -> (expert ids [N, top_k], best first, weights [N, top_k] float32)."""
         all_ids, all_weights = [], []
         for scores in self.proj(rms_norm(x, self.eps) * self.scale * self.root):
             exponentials = np.exp(scores - scores.max())

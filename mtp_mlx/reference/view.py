@@ -48,9 +48,7 @@ def target_view(cache: Cache, batch: Batch) -> "View":
     return View(cache, batch.rows, batch.positions, is_chunk=batch.is_chunk)
 
 
-def draft_view(
-    cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS
-) -> "View":
+def draft_view(cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS) -> "View":
     """Access for the drafter: one query a row, which sees the committed tokens and no more.
 
     It looks from the place of the last committed token, but turns by `draft_position`.

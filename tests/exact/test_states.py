@@ -60,7 +60,8 @@ def test_a_ragged_block_has_the_states_of_its_tokens_one_at_a_time(variant):
             Row(slot, length, len(block))
             for slot, (length, block) in enumerate(zip(lengths, blocks, strict=True))
         )
-        packed = target(Batch.of(rows, mx.array(sum(blocks, []))), cache)
+        tokens = [token for block in blocks for token in block]
+        packed = target(Batch.of(rows, mx.array(tokens)), cache)
         logits = target.logits(packed)
         offset = 0
         for prompt, block in zip(prompts, blocks, strict=True):

@@ -21,8 +21,10 @@ MAX_TERMS = 100_000
 
 def chi_square_tail(statistic: float, freedom: int) -> float:
     """P(X >= statistic) of a chi-square variable with `freedom` degrees of freedom."""
-    if statistic <= 0.0:
+    if statistic <= 0.0 or freedom == 0:
         return 1.0
+    if math.isinf(statistic):
+        return 0.0
     half, x = freedom / 2, statistic / 2
     scale = math.exp(half * math.log(x) - x - math.lgamma(half))
     if x < half + 1:
@@ -66,15 +68,17 @@ def p_value(counts: np.ndarray, probabilities: np.ndarray) -> float:
 
     A draw where the probability is 0 is impossible: the answer is 0 at the first one.
     """
+    return chi_square_tail(*pearson(counts, probabilities))
+
+
+def pearson(counts: np.ndarray, probabilities: np.ndarray) -> tuple[float, int]:
+    """Statistic and degrees of freedom; infinite where an impossible draw was made."""
     observed = np.asarray(counts, dtype=np.float64).ravel()
     expected = np.asarray(probabilities, dtype=np.float64).ravel() * observed.sum()
     if observed[expected == 0.0].any():
-        return 0.0
+        return math.inf, 1
     observed, expected = _pooled(observed[expected > 0.0], expected[expected > 0.0])
-    if len(observed) < 2:
-        return 1.0
-    statistic = float(((observed - expected) ** 2 / expected).sum())
-    return chi_square_tail(statistic, len(observed) - 1)
+    return float(((observed - expected) ** 2 / expected).sum()), len(observed) - 1
 
 
 def _pooled(observed: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

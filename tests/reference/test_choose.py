@@ -7,7 +7,7 @@ from mtp_mlx.reference.choose import Choice, choose, filter_threshold, gumbel
 from mtp_mlx.reference.head import Logits
 from mtp_mlx.request import Sampling
 
-COUNT = 20_000
+COUNT = 5000
 TARGET = np.array([0.3, 0.3, 0.4])
 DRAFTER = np.array([0.5, 0.3, 0.2])
 
