@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
-from mtp_mlx.errors import CheckpointError
+from mtp_mlx.errors import CheckpointError, RequestError
 from mtp_mlx.model.backend import on_gpu
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.target import Target
@@ -20,9 +20,17 @@ _CHECKED = ("norm.weight", "embed_tokens.weight", "embed_tokens.scales", "embed_
 def compute_dtype(checkpoint: Checkpoint[TargetConfig], wanted: str | None) -> mx.Dtype:
     """The type of activations: as asked, else the checkpoint's own on a GPU, float32 on CPU.
 
-    float16 is never used: its range is too small for Gemma 4's activations.
+    float16 is never used: its range is too small for Gemma 4's activations. Raises RequestError for
+    a type this backend cannot compute in.
     """
     if wanted is not None:
+        has_experts = any(layer.experts for layer in checkpoint.config.layers)
+        if wanted == "bfloat16" and has_experts and not on_gpu():
+            raise RequestError(
+                "dtype bfloat16 is not possible on CPU for a model with experts: MLX multiplies "
+                "experts in float32 there; use dtype float32",
+                param="dtype",
+            )
         return DTYPES[wanted]
     norm = checkpoint.tensors.get("norm.weight")
     is_bfloat = norm is not None and norm.dtype == "BF16"
