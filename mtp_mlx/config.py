@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mtp_mlx.errors import CheckpointError, DrafterMismatch, UnsupportedModel
-from mtp_mlx.fields import Fields
+from mtp_mlx.fields import Fields, shown
 from mtp_mlx.quantization import Quantization, read_quantization
 
 Kind = Literal["full", "sliding"]
@@ -23,6 +23,8 @@ KINDS: dict[str, Kind] = {"full_attention": "full", "sliding_attention": "slidin
 # Bounds far above any published model: they catch nonsense before anything is allocated.
 MAX_WIDTH = 1 << 17
 MAX_LAYERS = 1024
+MAX_HEADS = 1024
+MAX_HEAD_DIM = 1 << 13
 MAX_VOCAB = 1 << 22
 MAX_POSITIONS = 1 << 24
 
@@ -48,7 +50,8 @@ class ExpertSpec:
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One decoder layer. `reads_from` is the target layer whose K/V it attends to."""
+    """One decoder layer. `reads_from` is the target layer whose K/V it attends to, its own when it
+    owns any."""
 
     index: int
     window: int | None
@@ -57,6 +60,7 @@ class LayerSpec:
     head_dim: int
     rope: RopeSpec
     reads_from: int
+    owns_cache: bool
     keys_are_values: bool
     ffn_dim: int
     experts: ExpertSpec | None
@@ -84,10 +88,7 @@ class TargetConfig:
     quantization: Quantization | None
 
     def owns_cache(self, index: int) -> bool:
-        return self.layers[index].reads_from == index
-
-    def first_of(self, kind: Kind) -> LayerSpec | None:
-        return next((layer for layer in self.layers if layer.kind == kind), None)
+        return self.layers[index].owns_cache
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,9 @@ def _pair_layer(drafter: DrafterConfig, layer: LayerSpec, target: TargetConfig) 
     _same(drafter, f"{where} head_dim", layer.head_dim, donor.head_dim)
     _same(drafter, f"{where} K/V heads", layer.kv_heads, donor.kv_heads)
     _same(drafter, f"{where} sliding_window", layer.window, donor.window)
-    _same(drafter, f"{where} rope_parameters", layer.rope, donor.rope)
+    _same(drafter, f"{where} rope_theta", layer.rope.theta, donor.rope.theta)
+    _same(drafter, f"{where} rotated pairs", layer.rope.pairs, donor.rope.pairs)
+    _same(drafter, f"{where} rope factor", layer.rope.factor, donor.rope.factor)
     return replace(layer, reads_from=donor.index)
 
 
@@ -206,9 +209,9 @@ def _model_type(top: Fields, wanted: tuple[str, ...], other: tuple[str, ...], hi
     if found in wanted:
         return found
     if found in other:
-        raise UnsupportedModel(f"{top.source}: model_type {found!r} is {hint}")
+        raise UnsupportedModel(f"{top.source}: model_type {shown(found)} is {hint}")
     raise UnsupportedModel(
-        f"{top.source}: model_type {found!r} is not supported; supported: {', '.join(wanted)}"
+        f"{top.source}: model_type {shown(found)} is not supported; supported: {', '.join(wanted)}"
     )
 
 
@@ -272,13 +275,13 @@ def _kinds(text: Fields, count: int) -> list[Kind]:
         length = len(names) if isinstance(names, list) else names
         raise text.fail("layer_types", f"a list of {count} layer types", length)
     for name in names:
-        if name not in KINDS:
+        if not isinstance(name, str) or name not in KINDS:
             raise text.fail("layer_types", "'full_attention' or 'sliding_attention' each", name)
     return [KINDS[name] for name in names]
 
 
 def _layer(text: Fields, index: int, kind: Kind, reads_from: int) -> LayerSpec:
-    heads = text.integer("num_attention_heads", 1, MAX_WIDTH)
+    heads = text.integer("num_attention_heads", 1, MAX_HEADS)
     head_dim, kv_heads = _head_geometry(text, index, kind)
     if heads % kv_heads:
         raise text.fail("num_attention_heads", f"a multiple of {kv_heads} K/V heads", heads)
@@ -295,6 +298,7 @@ def _layer(text: Fields, index: int, kind: Kind, reads_from: int) -> LayerSpec:
         head_dim=head_dim,
         rope=_rope(text.section("rope_parameters"), kind, head_dim),
         reads_from=reads_from,
+        owns_cache=not is_shared,
         keys_are_values=kind == "full" and text.flag("attention_k_eq_v"),
         ffn_dim=ffn_dim,
         experts=_experts(text),
@@ -303,28 +307,28 @@ def _layer(text: Fields, index: int, kind: Kind, reads_from: int) -> LayerSpec:
 
 def _head_geometry(text: Fields, index: int, kind: Kind) -> tuple[int, int]:
     """(head size, K/V heads) of one layer, whichever dialect the file speaks."""
-    head_dim = text.integer("head_dim", 1, MAX_WIDTH)
-    kv_heads = text.integer("num_key_value_heads", 1, MAX_WIDTH)
+    head_dim = text.integer("head_dim", 1, MAX_HEAD_DIM)
+    kv_heads = text.integer("num_key_value_heads", 1, MAX_HEADS)
     if kind == "sliding":
         return head_dim, kv_heads
     if text.has("per_layer_config"):
         own = _own_section(text.section("per_layer_config"), index)
         return (
-            own.integer("head_dim", 1, MAX_WIDTH),
-            own.integer("num_key_value_heads", 1, MAX_WIDTH, default=kv_heads),
+            own.integer("head_dim", 1, MAX_HEAD_DIM),
+            own.integer("num_key_value_heads", 1, MAX_HEADS, default=kv_heads),
         )
-    head_dim = text.integer("global_head_dim", 1, MAX_WIDTH)
+    head_dim = text.integer("global_head_dim", 1, MAX_HEAD_DIM)
     if text.flag("attention_k_eq_v"):
         if text.get("num_global_key_value_heads") is None:
             return head_dim, kv_heads
-        kv_heads = text.integer("num_global_key_value_heads", 1, MAX_WIDTH)
+        kv_heads = text.integer("num_global_key_value_heads", 1, MAX_HEADS)
     return head_dim, kv_heads
 
 
 def _own_section(per_layer: Fields, index: int) -> Fields:
     """The entry of one layer; its key may be zero-padded ("05")."""
     for key in per_layer.values:
-        if key.isdecimal() and int(key) == index:
+        if (key.lstrip("0") or "0") == str(index):
             return per_layer.section(key)
     raise CheckpointError(
         f"{per_layer.source}: {per_layer.prefix} has no entry for layer {index}, a full layer"

@@ -7,6 +7,13 @@ from typing import Any
 from mtp_mlx.errors import CheckpointError
 
 _MISSING = object()
+_SHOWN_CHARS = 80
+
+
+def shown(value: object) -> str:
+    """An untrusted value on one short line."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
 @dataclass(frozen=True)
@@ -22,10 +29,9 @@ class Fields:
 
     def fail(self, key: str, expected: str, found: object) -> CheckpointError:
         """The error for a wrong value, ready to raise."""
-        shown = repr(found)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
-        return CheckpointError(f"{self.source}: {self.name(key)} must be {expected}, found {shown}")
+        return CheckpointError(
+            f"{self.source}: {self.name(key)} must be {expected}, found {shown(found)}"
+        )
 
     def get(self, key: str, default: object = _MISSING) -> Any:
         value = self.values.get(key, default)

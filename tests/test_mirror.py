@@ -13,7 +13,6 @@ import pytest
 import mtp_mlx.model as mlx_form
 import mtp_mlx.reference as numpy_form
 from mtp_mlx.config import ExpertSpec, LayerSpec, RopeSpec, read_drafter, read_target
-from mtp_mlx.errors import CheckpointError
 from mtp_mlx.model import choose, drafter, ffn, head, rope, view
 from mtp_mlx.reference import choose as np_choose
 from mtp_mlx.reference import drafter as np_drafter
@@ -138,7 +137,7 @@ def test_constants_of_view_are_equal():
 
 FULL = LayerSpec(
     index=0, window=None, heads=4, kv_heads=2, head_dim=16, rope=RopeSpec(16, 1e6, 2, 1.0),
-    reads_from=0, keys_are_values=False, ffn_dim=8, experts=None,
+    reads_from=0, owns_cache=True, keys_are_values=False, ffn_dim=8, experts=None,
 )  # fmt: skip
 SLIDING = replace(FULL, index=1, window=8, rope=RopeSpec(16, 1e4, 8, 2.0), reads_from=1)
 ROWS = [
@@ -328,11 +327,6 @@ def test_target_and_drafter_after_any_history(variant):
     run_history(both, forward, draft, 30)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=CheckpointError,
-    reason="model.attention takes reads_from == index for ownership, also in the drafter",
-)
 def test_a_drafter_layer_may_carry_the_number_of_the_target_layer_it_reads():
     text = {"layer_types": [tiny_configs.SLIDING] * 3 + [tiny_configs.FULL], "num_hidden_layers": 4}
     values = tiny_configs.target_dict("31b")

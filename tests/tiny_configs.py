@@ -171,7 +171,7 @@ def target_shapes(config: TargetConfig) -> Shapes:
         shapes["per_layer_projection_norm.weight"] = (dim,)
     for spec in config.layers:
         layer = _layer_shapes(spec, width)
-        if spec.reads_from == spec.index:
+        if spec.owns_cache:
             layer |= _key_value_shapes(spec, width)
         if dim:
             layer["per_layer_input_gate.weight"] = (dim, width)

@@ -161,7 +161,7 @@ class Engine:
             if self.slots[sequence.slot] is not sequence:
                 continue  # ended while this flight was in the air
             if not verdict.is_finite[index]:
-                events.append(self._fail(sequence))
+                events += self._refuse(sequence, length)
                 continue
             self._note_fault(sequence, verdict.has_fault[index])
             drafted = verdict.drafted[index]
@@ -215,6 +215,15 @@ class Engine:
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Event:
         self._free(sequence)
         return Finished(sequence.id, reason, sequence.parked)
+
+    def _refuse(self, sequence: Sequence, length: int) -> list[Event]:
+        """Drop a row's round with NaN or infinity in it. Drafts may have caused what the plain text
+        would never meet, so a row that drafted goes on plainly; one that did not has failed."""
+        if not length:
+            return [self._fail(sequence)]
+        self.cache.scrub(sequence.slot)
+        sequence.parked = "a draft led the target to NaN or infinity"
+        return []
 
     def _fail(self, sequence: Sequence) -> Event:
         """End a row with NaN; its slots are zeroed before anyone reuses them."""

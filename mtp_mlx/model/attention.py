@@ -19,11 +19,10 @@ class Attention(nn.Module):
         super().__init__()
         self.spec = spec
         self.eps = eps
-        self.owns_cache = spec.reads_from == spec.index
         self.q_proj = nn.Linear(width, spec.heads * spec.head_dim, bias=False)
         self.q_norm = nn.RMSNorm(spec.head_dim, eps=eps)
         self.o_proj = nn.Linear(spec.heads * spec.head_dim, width, bias=False)
-        if self.owns_cache:
+        if spec.owns_cache:
             self.k_proj = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=False)
             self.k_norm = nn.RMSNorm(spec.head_dim, eps=eps)
             if not spec.keys_are_values:
@@ -34,7 +33,7 @@ class Attention(nn.Module):
         spec, angles = self.spec, view.angles(self.spec.rope)
         queries = self.q_proj(x).reshape(-1, spec.heads, spec.head_dim)  # [N, H, K]
         queries = rotate(self.q_norm(queries), angles)
-        if self.owns_cache:
+        if spec.owns_cache:
             raw = self.k_proj(x).reshape(-1, spec.kv_heads, spec.head_dim)  # [N, G, K]
             values = raw if spec.keys_are_values else self.v_proj(x).reshape(raw.shape)
             keys = rotate(self.k_norm(raw), angles)

@@ -171,7 +171,7 @@ class Cache:
         self.window: dict[int, WindowLayer] = {}
         self._written = [0] * num_slots
         for spec in layers:
-            if spec.reads_from != spec.index:
+            if not spec.owns_cache:
                 continue
             if spec.window is None:
                 self.full[spec.index] = FullLayer(spec, num_slots, dtype)
@@ -181,13 +181,17 @@ class Cache:
     def begin(self, rows: tuple[Row, ...], *, is_chunk: bool) -> None:
         """Make room for the tokens of one forward, which are provisional until committed."""
         for row in rows:
-            if row.start < self.lengths[row.slot]:
-                raise ValueError(f"slot {row.slot}: position {row.start} is committed already")
+            if not self.lengths[row.slot] <= row.start <= self._written[row.slot]:
+                raise ValueError(
+                    f"slot {row.slot}: a forward cannot start at {row.start}; committed up to "
+                    f"{self.lengths[row.slot]}, written up to {self._written[row.slot]}"
+                )
             if row.length > self.max_block and not is_chunk:
                 raise ValueError(
                     f"a block of {row.length} tokens, the ring allows {self.max_block}"
                 )
-            self._written[row.slot] = max(self._written[row.slot], row.end)
+        for row in rows:
+            self._written[row.slot] = row.end
             for full in self.full.values():
                 full.reserve(row.slot, row.end)
             for window in self.window.values():
@@ -202,6 +206,19 @@ class Cache:
                 f"{self._written[slot]}, length {self.lengths[slot]}"
             )
         self.lengths[slot] = length
+
+    def scrub(self, slot: int) -> None:
+        """Zero what is written and not committed: NaN there would leak into later reads."""
+        row = Row(slot, self.lengths[slot], self._written[slot] - self.lengths[slot])
+        positions = np.arange(row.start, row.end)
+        for full in self.full.values():
+            zeros = mx.zeros((row.length, full.kv_heads, full.head_dim), full.dtype)
+            full.write(row, zeros, zeros)
+        for window in self.window.values():
+            places = mx.array(window.places(slot, positions).astype(np.int32))
+            zeros = mx.zeros((row.length, window.kv_heads, window.head_dim), window.dtype)
+            window.write(places, zeros, zeros)
+        self._written[slot] = row.start
 
     def release(self, slot: int, *, wipe: bool = False) -> None:
         """Forget a row; `wipe` also zeroes its rings, as a row with NaN must.

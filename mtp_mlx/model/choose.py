@@ -135,5 +135,5 @@ def _order_threshold(scaled: mx.array, choice: Choice) -> mx.array:
     before = mx.concatenate([mx.zeros_like(total), mass[:, :-1]], axis=-1)
     limit = mx.where(choice.top_p < 1.0, choice.top_p * total, mx.inf)
     kept = (before < limit) & (mx.arange(most) <= last)
-    count = kept.astype(mx.int32).sum(axis=-1, keepdims=True)
+    count = mx.maximum(kept.astype(mx.int32).sum(axis=-1, keepdims=True), 1)
     return mx.take_along_axis(best, count - 1, axis=-1)

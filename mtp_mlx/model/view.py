@@ -36,6 +36,7 @@ def target_view(cache: Cache, batch: Batch) -> "View":
 def draft_view(cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS) -> "View":
     """Access for the drafter: one query a row, which sees the committed tokens and no more."""
     lengths = [cache.lengths[slot] for slot in slots]
+    assert list(slots) == sorted(set(slots)), f"slots must be in order: {slots}"
     assert all(lengths), "the drafter needs at least one cached token a row"
     rows = tuple(Row(slot, length - 1, 1) for slot, length in zip(slots, lengths, strict=True))
     at = np.array([draft_position(length) for length in lengths], dtype=np.int32)

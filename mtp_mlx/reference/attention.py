@@ -18,12 +18,11 @@ class Attention:
     def __init__(self, spec: LayerSpec, width: int, eps: float, weights: Tensors) -> None:
         self.spec = spec
         self.eps = eps
-        self.owns_cache = spec.reads_from == spec.index
         inner, outer = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         self.q_proj = Linear(width, inner, weights.under("q_proj."))
         self.q_norm = RMSNorm(spec.head_dim, eps, weights.under("q_norm."))
         self.o_proj = Linear(inner, width, weights.under("o_proj."))
-        if self.owns_cache:
+        if spec.owns_cache:
             self.k_proj = Linear(width, outer, weights.under("k_proj."))
             self.k_norm = RMSNorm(spec.head_dim, eps, weights.under("k_norm."))
             if not spec.keys_are_values:
@@ -32,7 +31,7 @@ class Attention:
     def __call__(self, x: np.ndarray, view: View) -> np.ndarray:
         """x [N, D] -> [N, D]."""
         angles = view.angles(self.spec.rope)
-        if self.owns_cache:
+        if spec.owns_cache:
             raw_keys = self._heads(self.k_proj(x), self.spec.kv_heads)  # [N, G, K]
             if self.spec.keys_are_values:
                 raw_values = raw_keys

@@ -32,7 +32,7 @@ class Cache:
         self.windows: dict[int, int | None] = {}
         self._written = [0] * num_slots
         for spec in layers:
-            if spec.reads_from == spec.index:
+            if spec.owns_cache:
                 self.keys[spec.index] = [[] for _ in range(num_slots)]
                 self.values[spec.index] = [[] for _ in range(num_slots)]
                 self.windows[spec.index] = spec.window

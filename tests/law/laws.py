@@ -1,4 +1,4 @@
-"""What a set of replies must satisfy when its tokens follow the target and its drafts share noise."""
+"""What replies must satisfy when tokens follow the target and drafts share its noise."""
 
 from dataclasses import dataclass
 

@@ -7,12 +7,12 @@ included, is the real code.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 import numpy as np
 
-from mtp_mlx.config import TargetConfig
+from mtp_mlx.config import LayerSpec, read_target
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.model.batch import Batch, Row
@@ -21,6 +21,7 @@ from mtp_mlx.model.head import Logits
 from mtp_mlx.model.view import View, target_view
 from mtp_mlx.request import Failed, Finished, Request, Sampling, Tokens
 from tests.law.oracle import filtered
+from tests.tiny_configs import target_dict
 
 VOCAB_SIZE = 16
 NUM_SLOTS = 64
@@ -28,6 +29,7 @@ NUM_SLOTS = 64
 NEVER = -1e4
 # Standard deviation of what is added to the target's logits.
 CLOSE, POOR = 0.5, 2.5
+TINY = read_target(target_dict("31b"), "scripted")
 DRAFTERS = ("equal", "close", "poor", "disjoint", "point")
 
 
@@ -40,7 +42,7 @@ def target_table(seed: int, size: int = VOCAB_SIZE) -> np.ndarray:
 def draft_table(kind: str, target: np.ndarray, sampling: Sampling) -> np.ndarray:
     """Logits [V, V, V] float32 of (previous, last) -> next.
 
-    `sampling` matters to "disjoint" alone, which proposes only what its filters take from the target.
+    `sampling` matters to "disjoint" alone: it proposes only what the filters take from the target.
     """
     size = len(target)
     random = np.random.default_rng(97)
@@ -58,6 +60,14 @@ def draft_table(kind: str, target: np.ndarray, sampling: Sampling) -> np.ndarray
     return np.ascontiguousarray(table, dtype=np.float32)
 
 
+def layer(index: int, window: int | None, width: int) -> LayerSpec:
+    """A layer with one head of `width`, for its cache alone."""
+    return replace(
+        TINY.layers[0], index=index, window=window, heads=1, kv_heads=1, head_dim=width,
+        reads_from=index,
+    )  # fmt: skip
+
+
 class ScriptedTarget:
     """What the engine asks of model.target.Target, over a table."""
 
@@ -65,11 +75,7 @@ class ScriptedTarget:
         self.table = mx.array(table)
         size = len(table)
         self.one_hot = mx.eye(size)
-        self.config = TargetConfig(
-            source="scripted", model_type="gemma4_text", hidden_size=size, vocab_size=size,
-            layers=(), donors={}, rms_norm_eps=1e-6, logit_softcap=None, max_positions=4096,
-            per_layer_dim=0, eos_ids=(), quantization=None,
-        )  # fmt: skip
+        self.config = replace(TINY, hidden_size=size, vocab_size=size, layers=())
 
     def new_cache(self, num_slots: int, max_block: int) -> Cache:
         return Cache(self.config.layers, num_slots, max_block, mx.float32)
@@ -86,7 +92,7 @@ class ScriptedTarget:
 
 
 class ScriptedDrafter:
-    """A model.drafter.Drafts over a table [V, V, V]; its state is the token before, as the target's."""
+    """A model.drafter.Drafts over a table [V, V, V]; its states are one-hots as the target's."""
 
     def __init__(self, table: np.ndarray) -> None:
         self.table = mx.array(table)

@@ -79,7 +79,7 @@ def filters(temperature: float, top_k: int, top_p: float, min_p: float) -> Sampl
 
 COMBINATIONS = (
     Combination("equal", 2, filters(1.0, 0, 1.0, 0.0)),
-    Combination("equal", 7, filters(0.7, 5, 0.95, 0.05), num_tokens=8),
+    Combination("equal", 4, filters(0.7, 5, 0.95, 0.05), num_tokens=5),
     Combination("close", 1, filters(1.5, 0, 1.0, 0.05)),
     Combination("close", 2, filters(1.0, 5, 1.0, 0.0)),
     Combination("close", 4, filters(0.7, 40, 0.95, 0.0), num_tokens=5),
@@ -92,7 +92,7 @@ COMBINATIONS = (
 SLOW_COMBINATIONS = tuple(
     Combination(drafter, num_drafts, sampling, max(3, num_drafts + 1), table_seed=2)
     for drafter in DRAFTERS
-    for num_drafts in (1, 4)
+    for num_drafts in (1, 7)
     for sampling in (filters(1.0, 0, 1.0, 0.0), filters(0.7, 5, 0.95, 0.05))
     if drafter != "disjoint" or sampling.top_k
 )

@@ -12,7 +12,7 @@ from mtp_mlx.reference.view import draft_view, target_view
 
 FULL = LayerSpec(
     index=0, window=None, heads=1, kv_heads=1, head_dim=2, rope=RopeSpec(2, 1e4, 1, 1.0),
-    reads_from=0, keys_are_values=False, ffn_dim=2, experts=None,
+    reads_from=0, owns_cache=True, keys_are_values=False, ffn_dim=2, experts=None,
 )  # fmt: skip
 SLIDING = replace(FULL, index=1, window=3, reads_from=1)
 READER = replace(SLIDING, index=2)

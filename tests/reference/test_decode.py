@@ -78,14 +78,13 @@ def oracle(variant: str, sampling: Sampling, *schedule: int, count: int = THREE_
     return Oracle([*PROMPT, *plain(variant, sampling, count)], list(schedule))
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, NOISY])
+@pytest.mark.parametrize(("sampling", "num_drafts", "chunk"), [(GREEDY, 1, 1), (NOISY, 4, 100)])
 @pytest.mark.parametrize("variant", tiny_configs.VARIANTS)
-def test_a_random_drafter_leaves_the_reply_as_it_is(variant, sampling):
-    for num_drafts, chunk in ((1, 1), (4, 100)):
-        asked = request(THREE_WRAPS, num_drafts, sampling)
-        rounds = list(decode.speculative_decode(*models(variant), asked, chunk=chunk))
-        assert ids_of(rounds) == plain(variant, sampling)
-        assert sum(done.drafted for done in rounds) > 0
+def test_a_random_drafter_leaves_the_reply_as_it_is(variant, sampling, num_drafts, chunk):
+    asked = request(THREE_WRAPS, num_drafts, sampling)
+    rounds = list(decode.speculative_decode(*models(variant), asked, chunk=chunk))
+    assert ids_of(rounds) == plain(variant, sampling)
+    assert sum(done.drafted for done in rounds) > 0
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, NOISY])

@@ -53,7 +53,7 @@ def test_cached_keys_and_values_of_the_donors_equal_transformers(variant):
             assert np.abs(stored - golden[f"{name}_{kind}_23"]).max() <= KEYS_ATOL
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", LENGTHS[::2])
 @pytest.mark.parametrize("variant", recipe.VARIANTS)
 def test_greedy_text_equals_transformers(variant, length):
     golden = recipe.golden(variant)

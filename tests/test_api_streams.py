@@ -1,0 +1,226 @@
+"""Streams: chunks, origins, cancelling, and several at once; and what a failed step leaves."""
+
+import gc
+import threading
+from itertools import zip_longest
+
+import pytest
+
+import mtp_mlx
+from tests.api_pairs import loaded, prompt_ids, scripted
+from tests.oracle import agreeing
+
+SAMPLED = {"temperature": 1.0, "top_k": 8, "top_p": 0.95, "min_p": 0.02, "seed": 11}
+PROMPTS = ([2, 9, 7], [2, *range(110, 140)], [2, 44])
+
+
+def plain_reply(prompt=None, **options) -> mtp_mlx.Reply:
+    options = {**SAMPLED, "num_draft_tokens": 0, "max_tokens": 24, **options}
+    return loaded().generate(prompt or prompt_ids(), **options)
+
+
+@pytest.mark.parametrize("drafts", [0, 3, 7])
+def test_chunks_join_to_the_reply(drafts):
+    full = plain_reply()
+    llm = scripted([full.token_ids], agreeing(0.7, 2))
+    stream = llm.stream(prompt_ids(), **SAMPLED, max_tokens=24, num_draft_tokens=drafts)
+    chunks = list(stream)
+    reply = stream.reply
+    tokens = [token for chunk in chunks for token in chunk.tokens]
+    assert "".join(chunk.text for chunk in chunks) == reply.text == full.text
+    assert tuple(token.id for token in tokens) == reply.token_ids == full.token_ids
+    assert "".join(token.text for token in tokens) == reply.text
+    first = len(prompt_ids())
+    assert [token.position for token in tokens] == list(range(first, first + len(tokens)))
+    assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].finish_reason == reply.finish_reason == "length"
+    origins = [token.origin for token in tokens]
+    assert origins[0] == "prefill"
+    assert set(origins[1:]) == ({"draft", "target"} if drafts else {"plain"})
+    assert sum(token.from_draft for token in tokens) == reply.spec.accepted
+    assert llm._engine.is_idle
+    assert not llm._jobs
+
+
+@pytest.mark.parametrize("backend", ["mlx", "numpy"])
+def test_a_stop_string_never_shows_in_a_stream(backend):
+    text = plain_reply(max_tokens=12).text
+    at = next(at for at in range(2, len(text)) if text[at : at + 2].isascii())
+    stop = text[at : at + 2]
+    stream = loaded(backend=backend).stream(prompt_ids(), **SAMPLED, max_tokens=12, stop=stop)
+    joined = "".join(chunk.text for chunk in stream)
+    assert joined == text[: text.index(stop)] == stream.reply.text
+    assert stream.reply.finish_reason == "stop"
+
+
+def test_held_back_text_comes_at_the_end():
+    full = plain_reply(max_tokens=12)
+    stop = full.text[-1] + "\x00 never"
+    stream = loaded().stream(prompt_ids(), **SAMPLED, max_tokens=12, stop=[stop])
+    chunks = list(stream)
+    assert "".join(chunk.text for chunk in chunks) == full.text
+    assert chunks[-1].tokens == ()
+
+
+def test_leaving_a_stream_cancels_its_request():
+    llm = loaded()
+    with llm.stream(prompt_ids(), max_tokens=200, seed=1) as stream:
+        next(stream)
+    assert llm._engine.is_idle
+    assert stream.reply.finish_reason == "cancelled"
+    rest = list(stream)
+    assert rest[-1].finish_reason == "cancelled"
+    tokens = [token.id for chunk in rest for token in chunk.tokens]
+    assert stream.reply.token_ids[len(stream.reply.token_ids) - len(tokens) :] == tuple(tokens)
+    stream.cancel()
+    assert list(stream) == []
+
+
+def test_cancelling_before_the_first_chunk_gives_an_empty_reply():
+    llm = loaded()
+    stream = llm.stream(prompt_ids(), max_tokens=5)
+    with pytest.raises(mtp_mlx.EngineStopped, match="not ended"):
+        _ = stream.reply
+    stream.cancel()
+    assert (stream.reply.text, stream.reply.token_ids) == ("", ())
+    assert stream.reply.spec.rounds == 0
+    assert llm._engine.is_idle
+
+
+def test_a_dropped_stream_gives_its_slot_back():
+    llm = loaded(max_num_seqs=3)
+    for _ in range(5):
+        for _ in llm.stream(prompt_ids(), max_tokens=2000, seed=1):
+            break
+    gc.collect()
+    llm.generate([2, 9], max_tokens=2)
+    assert llm._engine.is_idle
+    assert not llm._jobs
+
+
+def test_cancelling_one_stream_leaves_the_others_alone():
+    llm = loaded()
+    expected = [plain_reply(prompt) for prompt in PROMPTS]
+    streams = [llm.stream(prompt, **SAMPLED, max_tokens=24) for prompt in PROMPTS]
+    for stream in streams:
+        next(stream)
+    streams[1].cancel()
+    for stream, full in ((streams[0], expected[0]), (streams[2], expected[2])):
+        list(stream)
+        assert stream.reply.token_ids == full.token_ids
+    part = streams[1].reply.token_ids
+    assert part == expected[1].token_ids[: len(part)]
+    assert llm._engine.is_idle
+
+
+@pytest.mark.parametrize("backend", ["mlx", "numpy"])
+def test_interleaved_streams_each_equal_their_own_run(backend):
+    llm = loaded(backend=backend)
+    size = 12
+    expected = [plain_reply(prompt, max_tokens=size) for prompt in PROMPTS]
+    drafts = (0, 3, 5)
+    streams = [
+        llm.stream(prompt, **SAMPLED, max_tokens=size, num_draft_tokens=count)
+        for prompt, count in zip(PROMPTS, drafts, strict=True)
+    ]
+    between = plain_reply(max_tokens=4)
+    texts = ["", "", ""]
+    for chunks in zip_longest(*streams):
+        for index, chunk in enumerate(chunks):
+            texts[index] += chunk.text if chunk else ""
+    for stream, text, full in zip(streams, texts, expected, strict=True):
+        assert (stream.reply.token_ids, text) == (full.token_ids, full.text)
+    assert between.token_ids == plain_reply(max_tokens=4).token_ids
+
+
+def test_a_call_waits_for_a_slot_that_a_stream_holds():
+    llm = loaded(max_num_seqs=1)
+    expected = [plain_reply(prompt) for prompt in PROMPTS[:2]]
+    stream = llm.stream(PROMPTS[0], **SAMPLED, max_tokens=24)
+    next(stream)
+    reply = llm.generate(PROMPTS[1], **SAMPLED, max_tokens=24)
+    assert reply.token_ids == expected[1].token_ids
+    list(stream)
+    assert stream.reply.token_ids == expected[0].token_ids
+
+
+class Interrupting:
+    """An engine that is interrupted in one of its steps."""
+
+    def __init__(self, engine, at: int) -> None:
+        self.engine = engine
+        self.left = at
+
+    def step(self):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self.engine.step()
+
+    def submit(self, request):
+        return self.engine.submit(request)
+
+    def cancel(self, request_id):
+        return self.engine.cancel(request_id)
+
+
+def test_after_an_interrupt_the_model_is_ready_and_other_streams_say_why_they_ended():
+    llm = loaded()
+    expected = plain_reply()
+    stream = llm.stream(prompt_ids(), max_tokens=50, seed=1)
+    next(stream)
+    llm._engine = Interrupting(llm._engine, 3)
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate(prompt_ids(), max_tokens=50)
+    assert llm._engine.is_idle
+    assert not llm._jobs
+    with pytest.raises(mtp_mlx.MtpError, match="KeyboardInterrupt"):
+        list(stream)
+    assert stream.reply.finish_reason == "error"
+    again = llm.generate(prompt_ids(), **SAMPLED, max_tokens=24)
+    assert again.token_ids == expected.token_ids
+
+
+def test_a_stream_that_failed_cannot_cancel_a_later_request():
+    llm = loaded(max_num_seqs=2)
+    expected = plain_reply()
+    llm._engine = llm._runtime.new_engine()
+    failed = llm.stream(prompt_ids(), max_tokens=50, seed=1)
+    llm._engine = Interrupting(llm._engine, 1)
+    with pytest.raises(KeyboardInterrupt):
+        next(failed)
+    later = llm.stream(prompt_ids(), **SAMPLED, max_tokens=24)
+    next(later)
+    failed.cancel()
+    list(later)
+    assert later.reply.token_ids == expected.token_ids
+
+
+def test_another_thread_gets_a_clear_error_and_breaks_nothing():
+    llm = loaded()
+    expected = plain_reply()
+    stream = llm.stream(prompt_ids(), **SAMPLED, max_tokens=24)
+    next(stream)
+    faults: list[BaseException] = []
+
+    def call(function) -> None:
+        try:
+            function()
+        except mtp_mlx.MtpError as error:
+            faults.append(error)
+
+    calls = (
+        lambda: next(stream),
+        stream.cancel,
+        lambda: llm.generate([2]),
+        lambda: llm.logits([2]),
+        lambda: llm.batch([[2]]),
+    )
+    for function in calls:
+        thread = threading.Thread(target=call, args=(function,))
+        thread.start()
+        thread.join()
+    assert [type(fault) for fault in faults] == [mtp_mlx.EngineStopped] * len(calls)
+    assert all("thread" in str(fault) for fault in faults)
+    list(stream)
+    assert stream.reply.token_ids == expected.token_ids
