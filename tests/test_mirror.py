@@ -257,7 +257,12 @@ def test_experts(num_tokens):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_attention_over_the_cache_after_any_history(seed):
-    layers = (FULL, SLIDING, replace(FULL, index=2, reads_from=0), replace(SLIDING, index=3))
+    layers = (
+        FULL,
+        SLIDING,
+        replace(FULL, index=2, reads_from=0, owns_cache=False),
+        replace(SLIDING, index=3, owns_cache=False),
+    )
     both = BothCaches(layers, seed)
 
     def check(ours, theirs, num_tokens):

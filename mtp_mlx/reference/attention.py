@@ -31,7 +31,7 @@ class Attention:
     def __call__(self, x: np.ndarray, view: View) -> np.ndarray:
         """x [N, D] -> [N, D]."""
         angles = view.angles(self.spec.rope)
-        if spec.owns_cache:
+        if self.spec.owns_cache:
             raw_keys = self._heads(self.k_proj(x), self.spec.kv_heads)  # [N, G, K]
             if self.spec.keys_are_values:
                 raw_values = raw_keys

@@ -59,6 +59,13 @@ class Cache:
             )
         self.lengths[slot] = length
 
+    def scrub(self, slot: int) -> None:
+        """Drop what is written and not committed."""
+        self._written[slot] = self.lengths[slot]
+        for layer in self.keys:
+            del self.keys[layer][slot][self.lengths[slot] :]
+            del self.values[layer][slot][self.lengths[slot] :]
+
     def release(self, slot: int, *, wipe: bool = False) -> None:
         """Forget a row. Its lists go in any case; `wipe` matters to the rings of the MLX form."""
         self.lengths[slot] = 0

@@ -17,12 +17,15 @@ INDEX = "model.safetensors.index.json"
 CODES = {"float32": "F32", "float16": "F16", "float64": "F64", "int64": "I64", "int32": "I32",
          "uint32": "U32", "uint16": "BF16", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
 TYPES = {code: name for name, code in CODES.items()}
+Json = dict[str, Any]
 Pair = tuple[Path, Path]
 Tensors = dict[str, np.ndarray]
 
 
 @cache
-def _written(variant: str, layout: str, dialect: str, shards: int) -> tuple[TemporaryDirectory, Pair]:
+def _written(
+    variant: str, layout: str, dialect: str, shards: int
+) -> tuple[TemporaryDirectory, Pair]:
     home = TemporaryDirectory()
     return home, recipe.write_pair(Path(home.name), variant, layout, dialect, shards)
 
@@ -40,7 +43,7 @@ def copy_pair(
     return folder / "target", folder / "drafter"
 
 
-def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def edit_json(path: Path, change: Callable[[Json], object]) -> None:
     """Rewrite a JSON file after `change` has had its object."""
     values = json.loads(path.read_text(encoding="utf-8"))
     change(values)
@@ -69,7 +72,7 @@ def read_tensors(path: Path) -> Tensors:
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """A safetensors file by hand, so that uint16 is written as bfloat16."""
-    header: dict[str, Any] = {}
+    header: Json = {}
     end = 0
     for name, array in tensors.items():
         begin, end = end, end + array.nbytes

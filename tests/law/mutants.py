@@ -6,6 +6,7 @@ A mutant patches the real code while its killer, a test that passes on the real 
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -156,6 +157,17 @@ def stop_id_dropped_inside_a_block() -> AbstractContextManager:
     return swapped(original, accept)
 
 
+def end_test_sees_the_last_token_alone() -> AbstractContextManager:
+    """A stop string that ends inside a block is missed."""
+    original = round.accept
+
+    def accept(drafted, chosen, limit):
+        kept = original(drafted, chosen, replace(limit, is_end=lambda token: False))
+        return replace(kept, reason="stop") if limit.is_end(kept.tokens[-1]) else kept
+
+    return swapped(original, accept)
+
+
 def budget_not_cut() -> AbstractContextManager:
     original = round.accept
 
@@ -184,6 +196,23 @@ def wrong_window() -> AbstractContextManager:
     return patch.object(view.View, "__init__", wider)
 
 
+def full_mask_off_by_one() -> AbstractContextManager:
+    """Queries of full layers see the key behind their own."""
+    original = view.View._masks
+
+    def later(self):
+        masks = original(self)
+        return [mx.concatenate([mask[:, :1], mask[:, :-1]], axis=-1) for mask in masks]
+
+    return patch.object(view.View, "_masks", later)
+
+
+def ring_read_off_by_one() -> AbstractContextManager:
+    """Every ring slot is taken for the position before the one it holds."""
+    original = cache.ring_positions
+    return swapped(original, lambda end, capacity: original(end, capacity) - 1)
+
+
 def ring_slack_ignored() -> AbstractContextManager:
     """Rings of `window` slots: a verify block overwrites keys that its first queries need."""
     original = cache.WindowLayer.__init__
@@ -203,6 +232,17 @@ def drafter_sees_a_rejected_key() -> AbstractContextManager:
         return view.View(cache_, rows, mx.array(lengths), extra_keys=extra_keys)
 
     return swapped(view.draft_view, draft_view)
+
+
+def freed_slot_keeps_its_length() -> AbstractContextManager:
+    original = cache.Cache.release
+
+    def release(self, slot, *, wipe=False):
+        length = self.lengths[slot]
+        original(self, slot, wipe=wipe)
+        self.lengths[slot] = length
+
+    return patch.object(cache.Cache, "release", release)
 
 
 def failed_row_not_wiped() -> AbstractContextManager:
@@ -295,6 +335,18 @@ def filters_before_temperature() -> AbstractContextManager:
     return swapped(original, at_one)
 
 
+def top_p_drops_the_token_that_reaches_it() -> AbstractContextManager:
+    """Only tokens whose own mass still lies below top_p, the best one always."""
+    original = choose.filter_threshold
+
+    def shorter(scaled, choice):
+        threshold = original(scaled, choice)
+        above = mx.where(scaled > threshold, scaled, mx.inf).min(axis=-1, keepdims=True)
+        return mx.where((choice.top_p < 1.0) & mx.isfinite(above), above, threshold)
+
+    return swapped(original, shorter)
+
+
 def ties_at_the_border_dropped() -> AbstractContextManager:
     """Exactly k tokens, whichever come first."""
     original = choose.filter_threshold
@@ -354,10 +406,17 @@ MUTANTS = (
         state.test_a_stop_id_ends_a_row_wherever_it_falls_in_a_block,
         ("equal",),
     ),
+    Mutant(
+        end_test_sees_the_last_token_alone,
+        state.test_the_end_test_sees_every_emitted_token_once_and_in_order,
+    ),
     Mutant(budget_not_cut, state.test_a_reply_has_exactly_its_budget, (3,)),
     Mutant(wrong_window, state.test_a_block_sees_its_window_and_itself, (9, 2)),
+    Mutant(full_mask_off_by_one, state.test_a_block_sees_its_window_and_itself, (9, 2)),
+    Mutant(ring_read_off_by_one, state.test_the_drafter_sees_committed_keys_alone, (1,)),
     Mutant(ring_slack_ignored, state.test_rejected_blocks_leave_no_trace_in_what_is_seen),
     Mutant(drafter_sees_a_rejected_key, state.test_the_drafter_sees_committed_keys_alone, (2,)),
+    Mutant(freed_slot_keeps_its_length, state.test_a_freed_slot_is_empty),
     Mutant(failed_row_not_wiped, state.test_a_row_after_a_failed_one_is_as_in_a_fresh_slot),
     Mutant(target_not_filtered, law.test_no_token_outside_the_support_in_a_thousand_replies),
     Mutant(
@@ -372,6 +431,7 @@ MUTANTS = (
     Mutant(drafts_with_noise_of_their_own, law.test_acceptance_is_that_of_shared_noise),
     Mutant(temperature_off_by_a_tenth, test_choose_law.test_ten_percent_of_temperature_are_seen),
     Mutant(filters_before_temperature, test_choose.test_temperature_comes_before_the_other_filters),
+    Mutant(top_p_drops_the_token_that_reaches_it, test_choose.test_top_p_counts_among_the_top_k),
     Mutant(ties_at_the_border_dropped, test_choose.test_ties_at_the_border_stay_in),
 )
 
@@ -382,7 +442,8 @@ def death(mutant: Mutant) -> str | None:
         try:
             mutant.check()
         except AssertionError as error:
-            return str(error).split("\n")[0] or "assertion failed"
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            return str(error).split("\n")[0] or f"{place.name}: {place.line}"
     return None
 
 

@@ -29,6 +29,7 @@ NUM_SLOTS = 64
 NEVER = -1e4
 # Standard deviation of what is added to the target's logits.
 CLOSE, POOR = 0.5, 2.5
+MAX_POSITIONS = 4096
 TINY = read_target(target_dict("31b"), "scripted")
 DRAFTERS = ("equal", "close", "poor", "disjoint", "point")
 
@@ -75,7 +76,9 @@ class ScriptedTarget:
         self.table = mx.array(table)
         size = len(table)
         self.one_hot = mx.eye(size)
-        self.config = replace(TINY, hidden_size=size, vocab_size=size, layers=())
+        self.config = replace(
+            TINY, hidden_size=size, vocab_size=size, layers=(), max_positions=MAX_POSITIONS
+        )
 
     def new_cache(self, num_slots: int, max_block: int) -> Cache:
         return Cache(self.config.layers, num_slots, max_block, mx.float32)

@@ -154,7 +154,7 @@ def test_prompt_end_and_first_round_draw_apart() -> None:
     combination = Combination("close", 1, PLAIN)
     target, drafter = combination.tables
     engine = make_engine(ScriptedTarget(target), ScriptedDrafter(drafter))
-    laws.check_joint(serve(engine, combination.requests(1_500)), combination.law)
+    laws.check_joint(serve(engine, combination.requests(700)), combination.law)
 
 
 def mixed_samplings() -> Iterator[Combination]:

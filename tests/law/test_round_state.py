@@ -129,6 +129,20 @@ def test_a_reply_has_exactly_its_budget(num_tokens: int) -> None:
     assert all(drafted < num_tokens for reply in replies for drafted, _, _ in reply.rounds)
 
 
+def test_the_end_test_sees_every_emitted_token_once_and_in_order() -> None:
+    """A stop string is found by what it was shown: no rejected draft, nothing behind the end."""
+    for kind in ("equal", "poor"):
+        seen: list[int] = []
+
+        def is_end(token: int, seen: list[int] = seen) -> bool:
+            seen.append(token)
+            return len(seen) == 9
+
+        [reply] = play(pair(kind), requests(1, is_end=is_end))
+        assert reply.ids == seen
+        assert len(seen) == 9
+
+
 @pytest.mark.parametrize("num_drafts", [0, 1, 2, 3])
 def test_acceptance_keeps_what_decoding_token_by_token_would(num_drafts: int) -> None:
     """All drafts and choices over three ids, all budgets, stop id 2."""
@@ -200,7 +214,7 @@ def check_states(engine: Engine, wanted: list[Request]) -> None:
 
 def test_a_freed_slot_is_empty() -> None:
     engine = pair("close", 4)
-    play(engine, requests(9))
+    play(engine, requests(4))
     assert engine.cache.lengths == [0] * 4
     assert engine.slots == [None] * 4
 

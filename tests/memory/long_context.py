@@ -41,6 +41,8 @@ class Shape:
 
 SMALL = Shape("31b", "SSFSSF", 64, 2, 2, 2, 16, 64)
 DEEP = Shape("26b", "SSSSSF" * 5, 64, 2, 2, 2, 16, 64)
+# Its rings are its largest buffers.
+WIDE_WINDOW = Shape("31b", "SSSSSF", 1 << 15, 2, 2, 2, 64, 16)
 
 
 def make_pair(shape: Shape, seed: int = 0) -> tuple[Target, Drafter]:
@@ -83,46 +85,64 @@ def _draw(random: np.random.Generator, key: str, shape: tuple[int, ...]) -> mx.a
 
 
 def engine_at(
-    target: Target, drafter: Drafter, lengths: tuple[int, ...], num_draft_tokens: int
+    target: Target, drafter: Drafter | None, lengths: tuple[int, ...], num_draft_tokens: int
 ) -> Engine:
-    """An engine whose rows run at `lengths` committed tokens, over random keys and values."""
+    """An engine whose rows run at `lengths` committed tokens, over made-up keys and values."""
     engine = Engine(target, drafter, max_num_seqs=len(lengths))
-    cache = engine.cache
-    width = target.config.hidden_size
     for slot, length in enumerate(lengths):
-        cache.begin((Row(slot, 0, length + ROOM),), is_chunk=True)
-        cache.commit(slot, length)
-        request = Request(
-            prompt=(2,) * length,
-            sampling=Sampling(),
-            max_tokens=ROOM // 2,
-            num_draft_tokens=num_draft_tokens,
-        )
-        engine.slots[slot] = Sequence(
-            id=slot + 1,
-            request=request,
-            budget=request.max_tokens,
-            slot=slot,
-            tokens=[*request.prompt, 3 + slot],
-            num_prefilled=length,
-            hidden=mx.random.normal((width,), key=mx.random.key(slot)),
-            is_running=True,
-        )
-    for layer in cache.full.values():
-        layer.keys = [mx.random.normal(b.shape) for b in layer.keys if b is not None]
-        layer.values = [mx.random.normal(b.shape) for b in layer.values if b is not None]
-        mx.eval(layer.keys, layer.values)
-    for ring in cache.window.values():
-        ring.keys, ring.values = mx.random.normal(ring.keys.shape), mx.random.normal(ring.values.shape)
-        mx.eval(ring.keys, ring.values)
-    mx.eval([s.hidden for s in engine.sequences])
+        engine.cache.begin((Row(slot, 0, length + ROOM),), is_chunk=True)
+        engine.cache.commit(slot, length)
+        engine.slots[slot] = _running(target, slot, length, num_draft_tokens)
+    for full in engine.cache.full.values():
+        full.keys = [_filled(b) for b in full.keys if b is not None]
+        full.values = [_filled(b) for b in full.values if b is not None]
+    for ring in engine.cache.window.values():
+        ring.keys, ring.values = _filled(ring.keys), _filled(ring.values)
+    mx.eval(buffers(engine), [s.hidden for s in engine.sequences])
     return engine
 
 
+def _running(target: Target, slot: int, length: int, num_draft_tokens: int) -> Sequence:
+    """A sequence that has `length` tokens in the cache and one pending."""
+    request = Request(
+        prompt=(2,) * length,
+        sampling=Sampling(),
+        max_tokens=ROOM // 2,
+        num_draft_tokens=num_draft_tokens,
+    )
+    return Sequence(
+        id=slot + 1,
+        request=request,
+        budget=request.max_tokens,
+        slot=slot,
+        tokens=[*request.prompt, 3 + slot],
+        num_prefilled=length,
+        hidden=mx.random.normal((target.config.hidden_size,), key=mx.random.key(slot)),
+        is_running=True,
+    )
+
+
+def _filled(buffer: mx.array) -> mx.array:
+    """A buffer of this shape: one random vector, over and over, which costs little to make."""
+    return mx.contiguous(mx.broadcast_to(mx.random.normal(buffer.shape[-1:]), buffer.shape))
+
+
+def buffers(engine: Engine) -> list[mx.array]:
+    """Every key and value buffer of the cache."""
+    cache = engine.cache
+    found = [b for layer in cache.full.values() for b in (*layer.keys, *layer.values)]
+    found += [b for ring in cache.window.values() for b in (ring.keys, ring.values)]
+    return [buffer for buffer in found if buffer is not None]
+
+
+def addresses(engine: Engine) -> list[int]:
+    """Where every buffer lies in memory; a buffer that was copied lies elsewhere."""
+    return [np.asarray(buffer).ctypes.data for buffer in buffers(engine)]
+
+
 def largest_buffer_bytes(engine: Engine) -> int:
-    """Size of the largest key buffer of one row in one full layer."""
-    buffers = [b for layer in engine.cache.full.values() for b in layer.keys if b is not None]
-    return max(buffer.nbytes for buffer in buffers)
+    """Size of the largest buffer: the keys of one full layer, or of all rings of a window layer."""
+    return max(buffer.nbytes for buffer in buffers(engine))
 
 
 def peak_growth_bytes(engine: Engine, num_steps: int) -> int:

@@ -15,7 +15,7 @@ FULL = LayerSpec(
     reads_from=0, owns_cache=True, keys_are_values=False, ffn_dim=2, experts=None,
 )  # fmt: skip
 SLIDING = replace(FULL, index=1, window=3, reads_from=1)
-READER = replace(SLIDING, index=2)
+READER = replace(SLIDING, index=2, owns_cache=False)
 
 
 def write(cache: Cache, slot: int, start: int, values: list[float]) -> None:

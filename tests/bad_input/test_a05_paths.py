@@ -1,0 +1,63 @@
+"""A5: an index or a link that leads out of the model folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import mtp_mlx
+from tests.bad_input.faults import Damage, Fault, check, each, in_target_json
+from tests.bad_input.files import INDEX, WEIGHTS, copy_pair
+
+SHARD = "model-00001-of-00003.safetensors"
+
+
+def placed(name: str) -> Damage:
+    """The index says that a tensor lies in the file `name`."""
+    return in_target_json(INDEX, lambda index: index["weight_map"].update(x=name))
+
+
+def linked(name: str, to: str) -> Damage:
+    """`name` of the target is a link."""
+
+    def damage(target: Path, drafter: Path) -> None:
+        (target / name).unlink()
+        (target / name).symlink_to(to)
+
+    return damage
+
+
+PLAIN = "expected a plain file name"
+FAULTS = [
+    Fault("parent", placed("../x.safetensors"), ("../x.safetensors", PLAIN)),
+    Fault("absolute", placed("/etc/passwd"), ("/etc/passwd", PLAIN)),
+    Fault("nested", placed("a/b.safetensors"), ("a/b.safetensors", PLAIN)),
+    Fault("backslash", placed("..\\x.safetensors"), ("x.safetensors", PLAIN)),
+    Fault("dots", placed("..safetensors"), ("..safetensors", PLAIN)),
+    Fault("newline", placed("a\nb.safetensors"), ("a\\nb.safetensors", PLAIN)),
+    Fault("link", linked(SHARD, "/etc/passwd"), (SHARD, "leads out of the model folder")),
+    Fault("relative", linked(SHARD, "../x"), (SHARD, "leads out of the model folder")),
+    Fault("index", linked(INDEX, "/etc/passwd"), (INDEX, "leads out of the model folder")),
+]
+
+
+@each(FAULTS)
+def test_a_path_out_of_the_folder_is_refused(fault, tmp_path):
+    check(fault, tmp_path, shards=3)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_links_of_the_hub_cache_lead_into_its_own_blobs_only(is_own, tmp_path):
+    target, _ = copy_pair(tmp_path, "31b")
+    blobs = tmp_path / ("models--a--b" if is_own else "models--c--d") / "blobs"
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0f"
+    blobs.mkdir(parents=True)
+    snapshot.parent.mkdir(parents=True)
+    target.rename(snapshot)
+    (snapshot / WEIGHTS).rename(blobs / "6d")
+    (snapshot / WEIGHTS).symlink_to(os.path.relpath(blobs / "6d", snapshot))
+    if is_own:
+        assert mtp_mlx.load(snapshot, draft_model=None).logits([2]).shape == (1, 256)
+    else:
+        with pytest.raises(mtp_mlx.CheckpointError, match="leads out of the model folder"):
+            mtp_mlx.load(snapshot, draft_model=None)
