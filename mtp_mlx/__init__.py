@@ -72,3 +72,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'mtp_mlx' has no attribute {name!r}")
     return vars(import_module(f"mtp_mlx.{_HOME[name]}"))[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,7 @@
 """The Python API: load a pair, generate, chat, stream, batch."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -82,6 +83,7 @@ class LLM:
         self._runtime: Runtime | None = runtime
         self._engine = runtime.new_engine()
         self._jobs: dict[int, Job] = {}
+        self._abandoned: deque[Job] = deque()
         self._thread = threading.get_ident()
 
     def __enter__(self) -> "LLM":
@@ -96,10 +98,11 @@ class LLM:
         self.close()
 
     def close(self) -> None:
-        """Free the weights; later calls raise EngineStopped."""
-        self._runtime = None
-        self._jobs.clear()
-        del self._engine
+        """Free the weights; later calls raise EngineStopped. Closing twice does nothing."""
+        if self._runtime is not None:
+            self._runtime = None
+            self._jobs.clear()
+            del self._engine
 
     @property
     def has_drafter(self) -> bool:
@@ -133,6 +136,10 @@ class LLM:
         `each` gives options per prompt, over the common ones. A row that fails has finish_reason
         "error" and says why; the others are not harmed.
         """
+        if not isinstance(prompts, list | tuple):
+            raise RequestError(
+                f"prompts must be a list of prompts, found {prompts!r}", param="prompts"
+            )
         if each is not None and len(each) != len(prompts):
             raise RequestError(
                 f"each has {len(each)} entries for {len(prompts)} prompts", param="each"
@@ -142,13 +149,14 @@ class LLM:
             self._job(self._any(prompt), {**options, **mine})
             for prompt, mine in zip(prompts, own, strict=True)
         ]
-        ids = [self._queue(job) for job in jobs]
         try:
+            for job in jobs:
+                self._queue(job)
             while not all(job.is_done for job in jobs):
                 self._step()
         finally:
-            for request_id in ids:
-                self._drop(request_id)
+            for job in jobs:
+                self._drop(job)
         return [job.reply() for job in jobs]
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
@@ -186,7 +194,7 @@ class LLM:
         return self._runtime
 
     def _any(self, prompt: Prompt) -> list[int]:
-        if not isinstance(prompt, str) and len(prompt) and isinstance(prompt[0], Mapping):
+        if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], Mapping):
             return self._render(cast(Sequence[Message], prompt))
         return self._encode(cast(str | Sequence[int], prompt))
 
@@ -200,61 +208,74 @@ class LLM:
     def _render(self, messages: Sequence[Message]) -> list[int]:
         if self._template is None:
             raise NoChatTemplate()
+        if not isinstance(messages, list | tuple) or not all(
+            isinstance(message, Mapping) for message in messages
+        ):
+            raise RequestError(
+                f"messages must be a list of objects, found {messages!r}", param="messages"
+            )
         return encode_chat(self.tokenizer, self._template, [dict(m) for m in messages])
 
     def _job(self, prompt: Sequence[int], options: Keywords) -> Job:
         self._open()
         return Job(prompt, Options.of(options), self._defaults, self.tokenizer)
 
-    def _queue(self, job: Job) -> int:
-        request_id = self._engine.submit(job.request)
-        self._jobs[request_id] = job
-        return request_id
+    def _queue(self, job: Job) -> Job:
+        job.request_id = self._engine.submit(job.request)
+        self._jobs[job.request_id] = job
+        return job
 
-    def _submit(self, prompt: Sequence[int], options: Keywords) -> int:
+    def _submit(self, prompt: Sequence[int], options: Keywords) -> Job:
         return self._queue(self._job(prompt, options))
 
-    def _finish(self, request_id: int) -> Reply:
-        job = self._jobs[request_id]
+    def _finish(self, job: Job) -> Reply:
         try:
             while not job.is_done:
                 self._step()
         finally:
-            self._drop(request_id)
+            self._drop(job)
         job.raise_error()
         return job.reply()
 
     def _step(self) -> None:
         """One engine step; every event goes to its job. A step that fails ends all jobs."""
         runtime = self._open()
+        while self._abandoned:
+            self._drop(self._abandoned.popleft())
         try:
-            events = self._engine.step()
+            for event in self._engine.step():
+                if event.request_id in self._jobs:
+                    self._jobs[event.request_id].feed(event)
         except BaseException as error:
             self._engine = runtime.new_engine()
             failure = MtpError(f"the engine failed: {error!r}")
             for request_id, job in self._jobs.items():
-                job.feed(Failed(request_id, failure))
+                if not job.is_done:
+                    job.feed(Failed(request_id, failure))
             self._jobs.clear()
             raise
-        for event in events:
-            if event.request_id in self._jobs:
-                self._jobs[event.request_id].feed(event)
 
-    def _drop(self, request_id: int) -> None:
-        """Forget a job; one that still runs is cancelled."""
-        job = self._jobs.pop(request_id, None)
-        if job is not None and not job.is_done and self._runtime is not None:
-            for event in self._engine.cancel(request_id):
+    def _drop(self, job: Job) -> None:
+        """Forget a job; one that still runs is cancelled. Nothing to do for a forgotten one."""
+        if self._jobs.get(job.request_id) is not job:
+            return
+        self._open()
+        del self._jobs[job.request_id]
+        if not job.is_done:
+            for event in self._engine.cancel(job.request_id):
                 job.feed(event)
 
 
 class Stream:
-    """An iterator over the chunks of one reply; leaving it early cancels the request."""
+    """An iterator over the chunks of one reply; leaving or dropping it cancels the request."""
 
-    def __init__(self, llm: LLM, request_id: int) -> None:
+    def __init__(self, llm: LLM, job: Job) -> None:
         self._llm = llm
-        self._id = request_id
-        self._job = llm._jobs[request_id]
+        self._job = job
+
+    def __del__(self) -> None:
+        # This may run on any thread, or inside a step: the next step ends the request.
+        self._llm._abandoned.append(self._job)
 
     def __iter__(self) -> Iterator[Chunk]:
         return self
@@ -270,7 +291,7 @@ class Stream:
 
     def cancel(self) -> None:
         """End the request; chunks that are ready stay readable."""
-        self._llm._drop(self._id)
+        self._llm._drop(self._job)
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:

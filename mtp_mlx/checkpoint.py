@@ -8,19 +8,34 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_target
 from mtp_mlx.errors import CheckpointError, DrafterMismatch, ModelNotFound
-from mtp_mlx.fields import Fields
+from mtp_mlx.fields import Fields, shown_name
 from mtp_mlx.keys import canonical_key, is_unused
-from mtp_mlx.validate import TensorInfo, check_unchanged, read_checkpoint, read_json, stat_snapshot
+from mtp_mlx.quantization import Quantization, QuantSpec
+from mtp_mlx.validate import (
+    TensorInfo,
+    check_unchanged,
+    checkpoint_files,
+    read_checkpoint,
+    read_json,
+    read_small,
+    stat_snapshot,
+)
 
 Config = TypeVar("Config", TargetConfig, DrafterConfig)
 
 CONFIG = "config.json"
+TOKENIZER_LIMIT_BYTES = 64 << 20  # Gemma 4's tokenizer.json has 33 MB
+FLOATS = ("F32", "F16", "BF16")
+INTEGERS = ("I32", "I64")
+PACKED_BITS = 32  # quantised weights are stored in uint32
+_KEY = re.compile(r"[A-Za-z0-9_.]{1,200}")  # wider than the name of any tensor of any Gemma
 _SHARED_PARTS = re.compile(r"layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm|v_norm)\.")
 
 
@@ -57,14 +72,16 @@ def open_drafter(folder: Path, target: TargetConfig) -> Checkpoint[DrafterConfig
 
 def find_folder(model: str | Path) -> Path:
     """The folder a model argument names; today that is a path."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
+    with suppress(OSError, RuntimeError):  # a name too long for the system; a ~user it lacks
+        folder = Path(model).expanduser()
+        if folder.is_dir():
+            return folder
     if str(model) == "tiny":
         raise ModelNotFound(
             "the embedded model 'tiny' is not part of this version; give a checkpoint folder"
         )
-    raise ModelNotFound(f"{model}: no such folder; give the path of a downloaded checkpoint")
+    name = shown_name(str(model))
+    raise ModelNotFound(f"{name}: no such folder; give the path of a downloaded checkpoint")
 
 
 def find_drafter(target: Path) -> Path | None:
@@ -78,6 +95,8 @@ def check_tokenizers(target: Path, drafter: Path) -> None:
     ours, theirs = target / "tokenizer.json", drafter / "tokenizer.json"
     if not ours.is_file() or not theirs.is_file():
         return
+    if read_small(ours, TOKENIZER_LIMIT_BYTES) == read_small(theirs, TOKENIZER_LIMIT_BYTES):
+        return
     if _tokenizer_digest(ours) != _tokenizer_digest(theirs):
         raise DrafterMismatch(
             f"{theirs}: vocabulary or special ids differ from {ours}; "
@@ -87,11 +106,16 @@ def check_tokenizers(target: Path, drafter: Path) -> None:
 
 def _tokenizer_digest(path: Path) -> str:
     """Hash of pieces, merges and added ids, whatever the file's formatting."""
-    fields = Fields(read_json(path), str(path))
+    fields = Fields(read_json(path, TOKENIZER_LIMIT_BYTES), str(path))
     model = fields.section("model")
-    added = [(entry.get("id"), entry.get("content")) for entry in fields.get("added_tokens", [])]
-    merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges", [])]
-    content = json.dumps([model.get("vocab", None), merges, sorted(added)], sort_keys=True)
+    entries, merges = fields.get("added_tokens", []), model.get("merges", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise fields.fail("added_tokens", "a list of objects", entries)
+    if not isinstance(merges, list):
+        raise model.fail("merges", "a list", merges)
+    added = sorted(json.dumps([entry.get("id"), entry.get("content")]) for entry in entries)
+    pairs = [" ".join(map(str, merge)) if isinstance(merge, list) else merge for merge in merges]
+    content = json.dumps([model.get("vocab", None), pairs, added], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -106,12 +130,21 @@ def _files(infos: Iterable[TensorInfo]) -> list[Path]:
 
 
 def _open(folder: Path, config: Config, is_idle: Callable[[str], bool]) -> Checkpoint[Config]:
+    files = checkpoint_files(folder)
+    stamps = dict(zip(files, stat_snapshot(files), strict=True))
     infos = read_checkpoint(folder)
     tensors: dict[str, TensorInfo] = {}
     num_unused = 0
     for name, info in infos.items():
         key = canonical_key(name)
-        if is_unused(name) or is_idle(key) or key == "lm_head.weight":
+        if is_unused(name):
+            num_unused += 1
+            continue
+        if not _KEY.fullmatch(key):
+            raise CheckpointError(
+                f"{info.file}: tensor {shown_name(name)} is not part of this model"
+            )
+        if is_idle(key) or key.startswith("lm_head."):
             num_unused += 1
             continue
         if key in tensors:
@@ -119,7 +152,63 @@ def _open(folder: Path, config: Config, is_idle: Callable[[str], bool]) -> Check
                 f"{info.file}: {name} and {tensors[key].name} are the same tensor"
             )
         tensors[key] = info
-    return Checkpoint(folder, config, tensors, num_unused, stat_snapshot(_files(tensors.values())))
+    _check_storage(tensors, config.quantization)
+    stamp = tuple(stamps.get(file) for file in _files(tensors.values()))
+    return Checkpoint(folder, config, tensors, num_unused, stamp)
+
+
+def _check_storage(tensors: Mapping[str, TensorInfo], quantization: Quantization | None) -> None:
+    """Refuse a tensor of another type than its place takes, and packed ones of odd shape."""
+    allowed: dict[str, tuple[str, ...]] = {}
+    for key in tensors:
+        if key.endswith(".scales"):
+            allowed |= _packed_types(tensors, key.removesuffix(".scales"), quantization)
+    for key, info in tensors.items():
+        types = INTEGERS if key.endswith(".token_ordering") else allowed.get(key, FLOATS)
+        if info.dtype not in types:
+            scales = f"{key.rpartition('.')[0]}.scales"
+            hint = f" (U32 with {scales}, which is missing)" if info.dtype == "U32" else ""
+            raise CheckpointError(
+                f"{info.file}: tensor {key} must be of type {' or '.join(types)}{hint}, "
+                f"found {info.dtype}"
+            )
+
+
+def _packed_types(
+    tensors: Mapping[str, TensorInfo], path: str, quantization: Quantization | None
+) -> dict[str, tuple[str, ...]]:
+    """Types of the tensors of a quantised module, whose shapes must agree with the config."""
+    scales = tensors[f"{path}.scales"]
+    if quantization is None:
+        raise CheckpointError(
+            f"{scales.file}: {path} is quantised, and config.json has no quantization section"
+        )
+    spec = quantization.of(path)
+    if spec is None:
+        raise CheckpointError(
+            f"{scales.file}: {path} has scales, config.json says it is not quantised"
+        )
+    is_affine = spec.mode == "affine"
+    for part in ("weight", "biases") if is_affine else ("weight",):
+        if f"{path}.{part}" not in tensors:
+            raise CheckpointError(f"{scales.file}: tensor {path}.{part} is missing")
+    weight = tensors[f"{path}.weight"]
+    biases = tensors[f"{path}.biases"] if is_affine else scales
+    if not _is_packed(spec, weight.shape, scales.shape) or biases.shape != scales.shape:
+        raise CheckpointError(
+            f"{weight.file}: tensor {path}.weight of shape {list(weight.shape)}, scales "
+            f"{list(scales.shape)} and biases {list(biases.shape)} are not "
+            f"{spec.bits} bits in groups of {spec.group_size}, as config.json says"
+        )
+    types = FLOATS if is_affine else ("U8",)
+    return {f"{path}.weight": ("U32",), f"{path}.scales": types, f"{path}.biases": types}
+
+
+def _is_packed(spec: QuantSpec, weight: tuple[int, ...], scales: tuple[int, ...]) -> bool:
+    """Whether rows of a matrix `weight` hold as many values as the groups of `scales`."""
+    if len(scales) < 2 or weight[:-1] != scales[:-1]:
+        return False
+    return weight[-1] * PACKED_BITS == scales[-1] * spec.group_size * spec.bits
 
 
 def _is_idle_shared(config: TargetConfig, key: str) -> bool:

@@ -7,12 +7,20 @@ from typing import Any
 from mtp_mlx.errors import CheckpointError
 
 _MISSING = object()
-_SHOWN_CHARS = 80
+_SHOWN_CHARS = 120
 
 
 def shown(value: object) -> str:
     """An untrusted value on one short line."""
-    text = repr(value)
+    return _short(repr(value))
+
+
+def shown_name(name: str) -> str:
+    """An untrusted key or file name on one short line, without quotes."""
+    return _short(repr(name)[1:-1])
+
+
+def _short(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
@@ -75,7 +83,7 @@ class Fields:
         value = self.get(key)
         if not isinstance(value, dict):
             raise self.fail(key, "an object", value)
-        return Fields(value, self.source, self.name(key))
+        return Fields(value, self.source, self.name(shown_name(key)))
 
     def token_ids(self, key: str, vocab_size: int) -> tuple[int, ...]:
         """One id or a list of ids below `vocab_size`; absent or null is no id."""

@@ -27,10 +27,13 @@ def read_defaults(folder: Path, vocab_size: int) -> Defaults:
     eos_ids = fields.token_ids("eos_token_id", vocab_size)
     if not fields.flag("do_sample"):
         return Defaults(eos_ids=eos_ids)
+    top_p = _number(fields, "top_p", 1.0, 1.0)
+    if top_p == 0.0:
+        raise fields.fail("top_p", "above 0", top_p)
     return Defaults(
         temperature=_number(fields, "temperature", 1.0, 1e4),
         top_k=fields.integer("top_k", 0, 1 << 30) if fields.has("top_k") else 0,
-        top_p=_number(fields, "top_p", 1.0, 1.0),
+        top_p=top_p,
         min_p=_number(fields, "min_p", 0.0, 1.0),
         eos_ids=eos_ids,
     )

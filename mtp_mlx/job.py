@@ -24,10 +24,12 @@ class Job:
     ) -> None:
         self.sampling = options.sampling(defaults)
         self.prompt = tuple(prompt)
+        self.request_id = 0  # the engine's; its ids begin at 1
         self.chunks: deque[Chunk] = deque()
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
         self._transcript = Transcript(tokenizer, options.stops())
+        self._num_pieces = tokenizer.vocab_size
         self._pieces: deque[str] = deque()
         self._ids: list[int] = []
         self._rounds: list[tuple[int, int]] = []  # drafted, accepted
@@ -47,7 +49,8 @@ class Job:
         )
 
     def _is_end(self, token: int) -> bool:
-        ended = self._transcript.push(token)
+        # Embedding tables are padded: an id beyond the tokenizer's last has no text.
+        ended = token < self._num_pieces and self._transcript.push(token)
         self._pieces.append(self._transcript.take())
         return ended
 

@@ -14,6 +14,10 @@ _UNUSED = re.compile(
     r"multi_modal_projector|mtp\."
     r")"
 )
+_ALWAYS_READ = re.compile(
+    r"norm(_\d)?\.weight$|layer_scalar$|router\.(scale|per_expert_scale)$|"
+    r"^embed_tokens\.(weight|scales|biases)$"
+)
 _UNUSED_ANYWHERE = re.compile(r"rotary_emb|\.(input|output)_(min|max)$")
 
 
@@ -28,3 +32,8 @@ def canonical_key(name: str) -> str:
 def is_unused(name: str) -> bool:
     """True for vision and audio towers, rotary tables and clip scalars, which text never reads."""
     return bool(_UNUSED.match(name) or _UNUSED_ANYWHERE.search(name))
+
+
+def is_always_read(key: str) -> bool:
+    """True for norms, scales and the embedding: every row meets them, so one NaN spoils all."""
+    return bool(_ALWAYS_READ.search(key))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mtp_mlx.errors import UnsupportedModel
-from mtp_mlx.fields import Fields
+from mtp_mlx.fields import Fields, shown
 from mtp_mlx.keys import canonical_key
 
 # What MLX's quantised kernels take: mode -> (bits, group sizes).
@@ -42,10 +42,9 @@ def read_quantization(top: Fields) -> Quantization | None:
     if not top.has(key):
         return None
     section = top.section(key)
-    if "bits" not in section.values:
-        method = section.values.get("quant_method")
+    if section.has("quant_method"):
         raise UnsupportedModel(
-            f"{top.source}: {key} of kind {method!r} is not supported; "
+            f"{top.source}: {key} of kind {shown(section.get('quant_method'))} is not supported; "
             "convert the original weights with mlx_lm.convert"
         )
     default = _spec(section)
@@ -60,7 +59,7 @@ def read_quantization(top: Fields) -> Quantization | None:
 
 def _spec(fields: Fields) -> QuantSpec:
     mode = fields.get("mode", "affine")
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise fields.fail("mode", f"one of {', '.join(MODES)}", mode)
     allowed_bits, allowed_groups = MODES[mode]
     bits = fields.integer("bits", 1, 64)

@@ -22,9 +22,7 @@ SAMPLED = {"temperature": 1.0, "top_k": 8, "top_p": 0.95, "min_p": 0.02, "seed":
 
 def shown(llm: mtp_mlx.LLM, ids) -> str:
     """The text of complete ids; a character cut short at the end is dropped."""
-    text = b"".join(
-        llm.tokenizer.piece_bytes(i) for i in ids if i not in llm.tokenizer.special_ids
-    )
+    text = b"".join(llm.tokenizer.piece_bytes(i) for i in ids if i not in llm.tokenizer.special_ids)
     return llm.tokenizer.decode(ids) if text[-1:] < b"\x80" else None
 
 
@@ -283,9 +281,7 @@ def test_counts_of_the_speculation_add_up():
     for agreement in (0.0, 0.6, 1.0):
         for drafts in (1, 3, 7):
             llm = scripted([full.token_ids], agreeing(agreement, 5))
-            reply = llm.generate(
-                prompt_ids(), **SAMPLED, max_tokens=40, num_draft_tokens=drafts
-            )
+            reply = llm.generate(prompt_ids(), **SAMPLED, max_tokens=40, num_draft_tokens=drafts)
             assert reply.token_ids == full.token_ids
             check_counts(reply, drafts)
             if agreement == 1.0:

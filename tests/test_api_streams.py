@@ -210,7 +210,7 @@ def test_another_thread_gets_a_clear_error_and_breaks_nothing():
             faults.append(error)
 
     calls = (
-        lambda: next(stream),
+        lambda: list(stream),
         stream.cancel,
         lambda: llm.generate([2]),
         lambda: llm.logits([2]),

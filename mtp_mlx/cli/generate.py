@@ -6,6 +6,9 @@ from typing import Any
 
 import click
 
+# Longer numbers are no counts or ids, and Python refuses to read very long ones.
+MAX_DIGITS = 18
+
 
 class DraftTokens(click.ParamType):
     """'auto' or a count."""
@@ -17,8 +20,8 @@ class DraftTokens(click.ParamType):
     ) -> str | int:
         if value == "auto" or isinstance(value, int):
             return value
-        if not value.isdecimal():
-            self.fail(f"{value!r} is neither 'auto' nor a count", param, ctx)
+        if not _is_count(value):
+            self.fail(f"{value[:40]!r} is neither 'auto' nor a count", param, ctx)
         return int(value)
 
 
@@ -31,9 +34,13 @@ class TokenIds(click.ParamType):
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[int]:
         parts = value.split(",")
-        if not all(part.strip().isdecimal() for part in parts):
-            self.fail(f"{value!r} is not a list of ids such as 5,7,9", param, ctx)
+        if not all(_is_count(part.strip()) for part in parts):
+            self.fail(f"{value[:40]!r} is not a list of ids such as 5,7,9", param, ctx)
         return [int(part) for part in parts]
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 @click.command()

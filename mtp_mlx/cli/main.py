@@ -4,8 +4,10 @@
 4 does not fit · 5 model not present · 70 engine failed · 130 interrupted.
 """
 
+import io
 import json
 import os
+import signal
 import sys
 from importlib import import_module
 
@@ -19,6 +21,7 @@ COMMANDS = {
     "generate": ("mtp_mlx.cli.generate", "Write one reply to a prompt."),
 }
 EXIT_INTERRUPTED = 130
+EXIT_USAGE = 2
 EXIT_ERROR = 1
 
 
@@ -38,17 +41,30 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="mtp-mlx")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Gemma 4 with its MTP drafter on MLX: the target's own text, only sooner."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(EXIT_USAGE)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code; faults are one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
+    stdout = sys.stdout
     try:
         code = cli.main(arguments, prog_name="mtp-mlx", standalone_mode=False)
+        print(end="", flush=True)
     except click.ClickException as error:
         _complain(arguments, error.format_message(), "usage", None)
         code = error.exit_code
@@ -57,16 +73,28 @@ def main(arguments: list[str] | None = None) -> None:
         _complain(arguments, str(error), error.code, param)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
+    except SystemExit as leaving:
+        code = leaving.code
+        if sys.stdout is not stdout:  # click wraps it when its reader has gone, and leaves with 1
+            code = _abandon_stdout()
     except BrokenPipeError:
-        # The reader has gone (`| head`): leave quietly, without Python's own complaint at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _abandon_stdout()
     except OSError as error:
-        _complain(arguments, str(error), "io", None)
+        _abandon_stdout()
+        _complain([], str(error), "io", None)
         code = EXIT_ERROR
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is near; no traceback from it
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _abandon_stdout() -> int:
+    """Leave quietly when the reader has gone (`| head`): Python's last flush must not complain."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _complain(arguments: list[str], message: str, code: str, param: str | None) -> None:

@@ -7,14 +7,16 @@ import mlx.core as mx
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.errors import CheckpointError, RequestError
+from mtp_mlx.fields import shown
+from mtp_mlx.keys import is_always_read
 from mtp_mlx.model.backend import on_gpu
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.target import Target
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 _FLOATS = (mx.float16, mx.bfloat16, mx.float32)
-# Searched for NaN and infinity at load: every row passes through them.
-_CHECKED = ("norm.weight", "embed_tokens.weight", "embed_tokens.scales", "embed_tokens.biases")
+_EXPERT_AXES = 3  # [experts, out, in]
+_ORDERING = "masked_embedding.token_ordering"
 
 
 def compute_dtype(checkpoint: Checkpoint[TargetConfig], wanted: str | None) -> mx.Dtype:
@@ -39,50 +41,52 @@ def compute_dtype(checkpoint: Checkpoint[TargetConfig], wanted: str | None) -> m
 
 def load_target(checkpoint: Checkpoint[TargetConfig], dtype: mx.Dtype) -> Target:
     """The target with all weights in memory. Raises CheckpointError."""
-    target = Target(checkpoint.config, _arrays(checkpoint, dtype))
-    checkpoint.check_unchanged()
-    return target
+    return Target(checkpoint.config, _arrays(checkpoint, dtype))
 
 
 def load_drafter(checkpoint: Checkpoint[DrafterConfig], dtype: mx.Dtype) -> Drafter:
     """The drafter with all weights in memory. Raises CheckpointError."""
     weights = _arrays(checkpoint, dtype)
-    ordering = weights.get("masked_embedding.token_ordering")
-    if ordering is not None:
-        expected = mx.arange(checkpoint.config.vocab_size)
+    if _ORDERING in weights:
+        ordering, expected = weights[_ORDERING], mx.arange(checkpoint.config.vocab_size)
         if ordering.shape != expected.shape or not mx.array_equal(mx.sort(ordering), expected):
             raise CheckpointError(
-                f"{checkpoint.config.source}: masked_embedding.token_ordering must list each id "
+                f"{checkpoint.tensors[_ORDERING].file}: tensor {_ORDERING} must list each id "
                 f"from 0 to {checkpoint.config.vocab_size - 1} once"
             )
-    drafter = Drafter(checkpoint.config, weights)
-    checkpoint.check_unchanged()
-    return drafter
+        weights[_ORDERING] = ordering.astype(mx.int32)
+    return Drafter(checkpoint.config, weights)
 
 
 def _arrays(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
     """All tensors by canonical key, cast, evaluated and checked."""
-    if "norm.weight" not in checkpoint.tensors:
-        raise CheckpointError(f"{checkpoint.folder}: tensor norm.weight is missing")
+    try:
+        arrays = _read(checkpoint, dtype)
+    except (RuntimeError, KeyError) as error:  # MLX's word for a file that is not as its header was
+        checkpoint.check_unchanged()
+        raise CheckpointError(f"{checkpoint.folder}: cannot be read: {shown(error)}") from error
+    checkpoint.check_unchanged()
+    for key, array in arrays.items():
+        if is_always_read(key) and not mx.isfinite(array).all():
+            file = checkpoint.tensors[key].file
+            raise CheckpointError(f"{file}: tensor {key} holds NaN or infinity")
+    arrays = split_experts(arrays)
+    mx.eval(arrays)
+    return arrays
+
+
+def _read(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
+    """All tensors by canonical key, cast and evaluated."""
     arrays: dict[str, mx.array] = {}
     for file in checkpoint.files:
         loaded = mx.load(str(file), format="safetensors")
         assert isinstance(loaded, dict)
         for key, info in checkpoint.tensors.items():
             if info.file == file:
-                arrays[key] = _cast(loaded[info.name], dtype)
-    arrays = split_experts(arrays)
+                array = loaded[info.name]
+                arrays[key] = array.astype(dtype) if array.dtype in _FLOATS else array
     mx.eval(arrays)
-    for key, array in arrays.items():
-        if key.endswith(_CHECKED) and not mx.isfinite(array).all():
-            raise CheckpointError(f"{checkpoint.folder}: tensor {key} holds NaN or infinity")
     return arrays
-
-
-def _cast(array: mx.array, dtype: mx.Dtype) -> mx.array:
-    if array.dtype in _FLOATS:
-        return array.astype(dtype)
-    return array.astype(mx.int32) if array.dtype == mx.int64 else array
 
 
 def split_experts(arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
@@ -90,7 +94,7 @@ def split_experts(arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
     split: dict[str, mx.array] = {}
     for key, array in arrays.items():
         stem = key.rsplit(".", 1)[0] + ".switch_glu."
-        if key.endswith("experts.gate_up_proj"):
+        if key.endswith("experts.gate_up_proj") and array.ndim == _EXPERT_AXES:
             half = array.shape[1] // 2
             split[stem + "gate_proj.weight"] = mx.contiguous(array[:, :half])
             split[stem + "up_proj.weight"] = mx.contiguous(array[:, half:])

@@ -7,8 +7,10 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mtp_mlx.errors import CheckpointError
+from mtp_mlx.model.ffn import ExpertLinear
 from mtp_mlx.quantization import Quantization
 
+QUANTIZABLE = (nn.Linear, nn.Embedding, ExpertLinear)
 SHOWN = 5  # names listed in one message
 
 
@@ -22,7 +24,8 @@ def fill(
 
     Raises CheckpointError that names the first missing, unexpected or misshapen tensors.
     """
-    _quantize(module, weights, quantization, source)
+    if quantization is not None:
+        _quantize(module, weights, quantization, source)
     expected = dict(tree_flatten(module.parameters()))
     _names("is missing", expected.keys() - weights.keys(), source)
     _names("is not part of this model", weights.keys() - expected.keys(), source)
@@ -47,27 +50,16 @@ def _names(complaint: str, names: set[str], source: str) -> None:
 def _quantize(
     module: nn.Module,
     weights: Mapping[str, mx.array],
-    quantization: Quantization | None,
+    quantization: Quantization,
     source: str,
 ) -> None:
     """Turn the modules whose weights come with scales into their quantised form."""
-    stored = {name[: -len(".scales")] for name in weights if name.endswith(".scales")}
-    if quantization is None:
-        if stored:
-            raise CheckpointError(
-                f"{source}: {min(stored)} is quantised, and config.json has no quantization section"
-            )
-        return
 
-    def setting(path: str, _: nn.Module) -> bool | dict[str, int | str]:
-        if path not in stored:
-            return False
+    def setting(path: str, part: nn.Module) -> bool | dict[str, int | str]:
         spec = quantization.of(path)
-        if spec is None:
-            raise CheckpointError(
-                f"{source}: {path} has scales, config.json says it is not quantised"
-            )
-        columns = _columns(module, path)
+        if f"{path}.scales" not in weights or spec is None or not isinstance(part, QUANTIZABLE):
+            return False
+        columns = part["weight"].shape[-1]
         if columns % spec.group_size:
             raise CheckpointError(
                 f"{source}: {path} has rows of {columns}, not a multiple of group {spec.group_size}"
@@ -75,9 +67,3 @@ def _quantize(
         return {"group_size": spec.group_size, "bits": spec.bits, "mode": spec.mode}
 
     nn.quantize(module, class_predicate=setting)
-
-
-def _columns(module: nn.Module, path: str) -> int:
-    """Row length of the plain weight at `path`."""
-    modules = dict(module.named_modules())
-    return modules[path]["weight"].shape[-1]

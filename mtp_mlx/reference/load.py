@@ -1,25 +1,34 @@
 """Reading a checked checkpoint into NumPy float32, without MLX; quantised weights are expanded."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mtp_mlx.checkpoint import Checkpoint
-from mtp_mlx.errors import UnsupportedModel
+from mtp_mlx.errors import CheckpointError, UnsupportedModel
+from mtp_mlx.fields import shown
+from mtp_mlx.keys import is_always_read
 from mtp_mlx.quantization import Quantization, QuantSpec
 from mtp_mlx.validate import TensorInfo
 
 _DTYPES: dict[str, Any] = {
-    "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64, "I64": np.int64,
+    "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64,
     "I32": np.int32, "U32": np.uint32, "U8": np.uint8,
 }  # fmt: skip
 _PREFIX_BYTES = 8
+_EXPERT_AXES = 3  # [experts, out, in]
 
 
 def load_weights(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """All tensors by canonical key; floats as float32, experts split, nothing quantised."""
-    stored = {key: read_tensor(info) for key, info in checkpoint.tensors.items()}
+    try:
+        stored = {key: read_tensor(info) for key, info in checkpoint.tensors.items()}
+    except (OSError, ValueError) as error:  # a file that is not as its header was
+        checkpoint.check_unchanged()
+        raise CheckpointError(f"{checkpoint.folder}: cannot be read: {shown(error)}") from error
     checkpoint.check_unchanged()
+    _check_values(checkpoint, stored)
     quantization: Quantization | None = checkpoint.config.quantization
     weights: dict[str, np.ndarray] = {}
     for key, array in stored.items():
@@ -29,10 +38,27 @@ def load_weights(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         if stem + ".scales" in stored:
             spec = quantization.of(stem) if quantization is not None else None
             if spec is None or spec.mode != "affine":
-                raise UnsupportedModel(f"{stem}: the numpy backend reads affine quantisation only")
+                raise UnsupportedModel(
+                    f"{checkpoint.config.source}: {stem}: "
+                    "the numpy backend reads affine quantisation only"
+                )
             array = dequantize(array, stored[stem + ".scales"], stored[stem + ".biases"], spec)
         weights.update(_split(key, array))
     return weights
+
+
+def _check_values(checkpoint: Checkpoint, stored: Mapping[str, np.ndarray]) -> None:
+    """Raise CheckpointError for NaN where every row meets it, and for ids that are no order."""
+    for key, array in stored.items():
+        file = checkpoint.tensors[key].file
+        if is_always_read(key) and not np.isfinite(array).all():
+            raise CheckpointError(f"{file}: tensor {key} holds NaN or infinity")
+        if key == "masked_embedding.token_ordering":
+            expected = np.arange(checkpoint.config.vocab_size)
+            if array.shape != expected.shape or not np.array_equal(np.sort(array), expected):
+                raise CheckpointError(
+                    f"{file}: tensor {key} must list each id from 0 to {len(expected) - 1} once"
+                )
 
 
 def read_tensor(info: TensorInfo) -> np.ndarray:
@@ -67,7 +93,7 @@ def dequantize(
 def _split(key: str, array: np.ndarray) -> dict[str, np.ndarray]:
     """Published fused experts in the layout of the expert layer; other keys pass through."""
     stem = key.rsplit(".", 1)[0] + ".switch_glu."
-    if key.endswith("experts.gate_up_proj"):
+    if key.endswith("experts.gate_up_proj") and array.ndim == _EXPERT_AXES:
         half = array.shape[1] // 2
         return {
             stem + "gate_proj.weight": np.ascontiguousarray(array[:, :half]),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import mtp_mlx
+from mtp_mlx.errors import UnsupportedModel
 from tests.bad_input.faults import Damage, Fault, check, each, in_target_json
 from tests.bad_input.files import INDEX, WEIGHTS, copy_pair
 
@@ -30,7 +31,8 @@ def linked(name: str, to: str) -> Damage:
 PLAIN = "expected a plain file name"
 FAULTS = [
     Fault("parent", placed("../x.safetensors"), ("../x.safetensors", PLAIN)),
-    Fault("absolute", placed("/etc/passwd"), ("/etc/passwd", PLAIN)),
+    Fault("absolute", placed("/x.safetensors"), ("/x.safetensors", PLAIN)),
+    Fault("passwd", placed("/etc/passwd"), ("/etc/passwd", "unsupported"), UnsupportedModel),
     Fault("nested", placed("a/b.safetensors"), ("a/b.safetensors", PLAIN)),
     Fault("backslash", placed("..\\x.safetensors"), ("x.safetensors", PLAIN)),
     Fault("dots", placed("..safetensors"), ("..safetensors", PLAIN)),

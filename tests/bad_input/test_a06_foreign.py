@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import mtp_mlx
 from mtp_mlx.errors import ModelNotFound, UnsupportedModel
 from tests.bad_input.faults import both_backends, refusal
 from tests.bad_input.files import WEIGHTS, copy_pair
@@ -62,8 +63,6 @@ def test_a_folder_without_weights_is_no_model(tmp_path):
 
 
 def test_a_pickle_beside_the_weights_is_left_alone(tmp_path):
-    import mtp_mlx
-
     target, _ = copy_pair(tmp_path, "31b")
     canary = tmp_path / "canary"
     (target / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(canary)))

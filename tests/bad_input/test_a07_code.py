@@ -33,6 +33,6 @@ def test_code_of_a_model_is_not_imported(is_in_folder, backend, tmp_path, monkey
     if is_in_folder:
         monkeypatch.chdir(pair[0])
     llm = mtp_mlx.load(pair[0], draft_model=pair[1], backend=backend)
-    assert len(llm.generate("a", max_tokens=2).ids) <= 2
+    assert len(llm.generate("a", max_tokens=2).token_ids) <= 2
     assert not canary.exists()
     assert not [name for name in sys.modules if name.endswith("_canary")]

@@ -8,8 +8,10 @@ from tests.bad_input.faults import (
     check,
     in_drafter_json,
     in_target_json,
+    refusal,
     with_value,
 )
+from tests.bad_input.files import copy_pair, edit_json
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 OF_BOTH = [
@@ -59,9 +61,18 @@ def test_sampling_defaults_out_of_range_are_refused_by_key(key, value, tmp_path)
     check(Fault(key, damage, (GENERATION, key, "must be")), tmp_path)
 
 
+LARGEST = [
+    ("num_attention_heads", 1024), ("head_dim", 8192), ("global_head_dim", 8192),
+    ("hidden_size", 131072), ("vocab_size", 1 << 22), ("intermediate_size", 131072),
+]  # fmt: skip
+
+
 @both_backends
-@pairs([("num_attention_heads", 1024), ("hidden_size", 131072), ("vocab_size", 1 << 22)])
+@pairs(LARGEST)
 def test_the_largest_value_of_the_range_is_refused_for_its_tensors(key, value, backend, tmp_path):
     """In range, so the tensors decide: nothing of that size is allocated on the way."""
-    damage = in_target_json(CONFIG, with_value(key, value))
-    check(Fault(key, damage, ("should have shape", "found")), tmp_path, backend=backend)
+    target, _ = copy_pair(tmp_path, "31b")
+    edit_json(target / CONFIG, with_value(key, value))
+    message = str(refusal(target, None, backend))
+    assert "target/config.json: tensor " in message
+    assert " should have shape " in message

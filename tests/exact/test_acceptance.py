@@ -114,7 +114,7 @@ def test_unusable_proposals_park_the_row_after_three_rounds_and_no_other(proposa
 
 def test_faults_beyond_a_rows_own_draft_length_are_not_its_faults():
     target = golden_pair(TARGET).target
-    requests = [request(1, 16, 2), request(2, 16, 5)]
+    requests = [request(1, 31, 2), request(2, 31, 5)]  # five rounds together
 
     def script(place: Place) -> Proposal:
         return "nan" if place.request_id == 1 and place.depth >= 2 else "right"
@@ -122,7 +122,7 @@ def test_faults_beyond_a_rows_own_draft_length_are_not_its_faults():
     seen, alone = run_scripted(target, requests, script)
     assert_same_texts(seen, alone)
     assert all(isinstance(each.end, Finished) and each.end.parked is None for each in seen)
-    assert seen[0].accepted == [2] * 5
+    assert seen[0].accepted == [2] * 10
 
 
 def shallow(target: Target) -> Target:

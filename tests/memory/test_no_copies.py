@@ -1,4 +1,4 @@
-"""A round writes the keys and values of its new tokens and copies no buffer, however long the context.
+"""A round writes the keys and values of its new tokens and copies no buffer, at any context.
 
 MLX writes in place only while nothing else holds the buffer: neither a name in Python nor an
 operation that was queued and has not finished. Otherwise it copies the whole buffer, and says
@@ -39,7 +39,6 @@ Cases = list[tuple[Shape, int]]
 
 def _share_of_a_buffer(engine: Engine) -> float:
     """Peak growth over some rounds, as a share of the largest buffer."""
-    engine.step()
     return peak_growth_bytes(engine, STEPS) / largest_buffer_bytes(engine)
 
 
@@ -125,7 +124,7 @@ def test_a_copy_of_a_buffer_is_found(
     layer: type, shape: Shape, mistake: Callable[..., Write], mode: str, monkeypatch
 ) -> None:
     monkeypatch.setattr(layer, "write", mistake(layer.write, []))
-    engine = engine_at(*make_pair(shape), (32 << 10,), DRAFTS[mode])
+    engine = engine_at(*make_pair(shape), (8 << 10,), DRAFTS[mode])
     assert _share_of_a_buffer(engine) > ALLOWANCE
 
 

@@ -1,0 +1,238 @@
+"""`mtp-mlx generate` in this process: what it prints, and how it answers bad input."""
+
+import json
+import shutil
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+import mtp_mlx
+from mtp_mlx.cli.main import main
+from tests.api_pairs import copy_target, folders, loaded, prompt_ids
+
+IDS = ",".join(map(str, prompt_ids()))
+FIELDS = {
+    "model",
+    "draft_model",
+    "prompt_token_ids",
+    "text",
+    "token_ids",
+    "finish_reason",
+    "seed",
+    "spec",
+    "usage",
+    "timings",
+    "error",
+    "peak_memory_bytes",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def body(self) -> dict:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(capsys):
+    """Runs the command line and gives its exit code and output."""
+
+    def call(*arguments: object) -> Answer:
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Answer(left.value.code, captured.out, captured.err)
+
+    before = signal.getsignal(signal.SIGINT)
+    yield call
+    signal.signal(signal.SIGINT, before)  # main ignores it on its way out
+
+
+@pytest.fixture
+def generate(cli):
+    target, drafter = folders()
+    return lambda *rest: cli("generate", "--model", target, "--draft-model", drafter, *rest)
+
+
+def test_text_goes_to_stdout_and_nothing_else(generate):
+    expected = loaded().generate("Why is the sky blue?", seed=7, max_tokens=12)
+    answer = generate("Why is the sky blue?", "--seed", 7, "-m", 12)
+    assert answer == Answer(0, expected.text + "\n", "")
+
+
+def test_json_is_one_object_with_all_fields(generate):
+    options = {"temperature": 0.9, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "seed": 5}
+    expected = loaded().generate(
+        prompt_ids(), **options, max_tokens=9, num_draft_tokens=2, stop=["never seen", "nor this"]
+    )
+    flags = ["--temp", ".9", "--top-k", 9, "--top-p", ".9", "--min-p", ".01", "--seed", 5, "-m", 9]
+    stops = ["--stop", "never seen", "--stop", "nor this", "--num-draft-tokens", 2]
+    answer = generate("--prompt-ids", IDS, *flags, *stops, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.count("\n") == 1
+    body = answer.body
+    assert set(body) == FIELDS
+    assert body["token_ids"] == list(expected.token_ids)
+    assert body["prompt_token_ids"] == prompt_ids()
+    assert (body["text"], body["finish_reason"], body["seed"]) == (expected.text, "length", 5)
+    assert body["usage"] == {"prompt_tokens": 23, "completion_tokens": 9, "total_tokens": 32}
+    assert body["spec"]["drafted"] == expected.spec.drafted > 0
+    assert len(body["spec"]["per_position"]) == 2
+    assert body["error"] is None
+    assert body["peak_memory_bytes"] > 0
+
+
+def test_flags_default_to_the_checkpoint_and_a_drawn_seed_is_reported(generate):
+    drawn = generate("--prompt-ids", IDS, "-m", 8, "--json").body
+    again = loaded().generate(prompt_ids(), seed=drawn["seed"], max_tokens=8)
+    assert drawn["token_ids"] == list(again.token_ids)
+
+
+@pytest.mark.parametrize("flags", [["--temperature", "0"], ["--temp", "0"]])
+def test_temperature_zero_is_greedy_at_every_draft_length_and_backend(generate, flags):
+    expected = list(loaded().generate(prompt_ids(), temperature=0, max_tokens=6).token_ids)
+    for more in (
+        ["--num-draft-tokens", "0"],
+        ["--num-draft-tokens", "7"],
+        ["--num-draft-tokens", "auto"],
+        ["--backend", "numpy"],
+        ["--dtype", "float32"],
+    ):
+        answer = generate("--prompt-ids", f" {IDS} ", *flags, "-m", 6, "--json", *more)
+        assert answer.body["token_ids"] == expected, more
+
+
+def test_stop_text_is_left_out(generate):
+    text = loaded().generate("sky", seed=3, max_tokens=20).text
+    stop = next(text[at : at + 2] for at in range(3, len(text)) if text[at : at + 2].isascii())
+    answer = generate("sky", "--seed", 3, "-m", 20, "--stop", stop)
+    assert answer.out == text[: text.index(stop)] + "\n"
+
+
+def test_without_a_drafter_one_line_says_so(cli, tmp_path):
+    target = copy_target(tmp_path)
+    options = ("generate", "sky", "--model", target, "-m", 3, "--json")
+    missing = cli(*options)
+    assert missing.code == 0
+    assert missing.err.count("\n") == 1
+    assert missing.err.startswith("mtp-mlx: no drafter beside")
+    assert missing.body["spec"]["drafted"] == 0
+    refused = cli(*options, "--draft-model", "none")
+    assert (refused.code, refused.err) == (0, "")
+    shutil.copytree(folders()[1], tmp_path / "target-assistant")
+    found = cli(*options, "--draft-model", "auto")
+    assert (found.code, found.err) == (0, "")
+    assert found.body["spec"]["drafted"] > 0
+
+
+USAGE = [
+    ([], "PROMPT or --prompt-ids"),
+    (["sky", "--prompt-ids", "5"], "not both"),
+    (["sky", "--bogus"], "--bogus"),
+    (["sky", "blue"], "blue"),
+    (["--prompt-ids", ""], "list of ids"),
+    (["--prompt-ids", "5,,7"], "5,,7"),
+    (["--prompt-ids", "5,x"], "5,x"),
+    (["--prompt-ids", "-5"], "-5"),
+    (["--prompt-ids", "5.0"], "5.0"),
+    (["--prompt-ids", "²"], "²"),
+    (["--prompt-ids", "9" * 5000], "list of ids"),
+    (["sky", "--num-draft-tokens", "some"], "some"),
+    (["sky", "--num-draft-tokens", "-1"], "-1"),
+    (["sky", "--num-draft-tokens", "9" * 5000], "neither"),
+    (["sky", "--dtype", "float16"], "float16"),
+    (["sky", "--backend", "torch"], "torch"),
+    (["sky", "--temp", "warm"], "warm"),
+    (["sky", "--seed", "1.5"], "1.5"),
+]
+REQUEST = [
+    (["--prompt-ids", "5,256"], "prompt", "256"),
+    (["--prompt-ids", ",".join(["5"] * 4096)], "prompt", "4,096"),
+    (["sky", "--num-draft-tokens", "8"], "num_draft_tokens", "8"),
+    (["sky", "--temp", "nan"], "temperature", "nan"),
+    (["sky", "--temp", "-1"], "temperature", "-1"),
+    (["sky", "--top-p", "0"], "top_p", "0"),
+    (["sky", "--top-k", "-1"], "top_k", "-1"),
+    (["sky", "--min-p", "2"], "min_p", "2"),
+    (["sky", "--seed", "-1"], "seed", "-1"),
+    (["sky", "-m", "0"], "max_tokens", "0"),
+    (["sky", "--stop", ""], "stop", "0 characters"),
+    (["sky", "--backend", "numpy", "--dtype", "bfloat16"], "dtype", "float32"),
+]
+
+
+def check_fault(plain: Answer, described: Answer, code: int, word: str) -> dict:
+    """The line and the JSON object of one fault; returns the object's error."""
+    for answer in (plain, described):
+        assert answer.code == code
+        assert answer.err.startswith("mtp-mlx: ")
+        assert answer.err.count("\n") == 1
+        assert word in answer.err
+    assert plain.out == ""
+    error = described.body["error"]
+    assert error["message"] == plain.err.removeprefix("mtp-mlx: ").rstrip("\n")
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+@pytest.mark.parametrize(("arguments", "word"), USAGE, ids=lambda value: str(value)[:40])
+def test_wrong_usage_is_one_line_and_exit_code_2(generate, arguments, word):
+    error = check_fault(generate(*arguments), generate(*arguments, "--json"), 2, word)
+    assert (error["code"], error["param"]) == ("usage", None)
+
+
+@pytest.mark.parametrize(("arguments", "param", "word"), REQUEST, ids=lambda value: str(value)[:40])
+def test_a_request_that_cannot_be_honoured_exits_with_2_and_names_the_option(
+    generate, arguments, param, word
+):
+    error = check_fault(generate(*arguments), generate(*arguments, "--json"), 2, word)
+    assert error["param"] == param
+
+
+def test_faults_of_the_model_have_their_own_exit_codes(cli, tmp_path):
+    target, drafter = folders()
+    damaged = copy_target(tmp_path)
+    (damaged / "config.json").write_text("{")
+    torn = copy_target(tmp_path / "torn")
+    size = (torn / "model.safetensors").stat().st_size
+    with open(torn / "model.safetensors", "r+b") as file:
+        file.truncate(size - 1)
+    alien = copy_target(tmp_path / "alien")
+    config = json.loads((alien / "config.json").read_text())
+    (alien / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    cases = [
+        (["--model", tmp_path / "absent"], 5, "model_not_found", "absent"),
+        ([], 5, "model_not_found", "tiny"),
+        (["--model", target, "--draft-model", "/absent"], 5, "model_not_found", "/absent"),
+        (["--model", damaged], 1, "invalid_checkpoint", "config.json"),
+        (["--model", torn], 1, "invalid_checkpoint", "model.safetensors"),
+        (["--model", alien], 2, "unsupported_model", "llama"),
+        (["--model", drafter], 2, "unsupported_model", "draft"),
+        (["--model", target, "--draft-model", target], 2, "drafter_mismatch", "same folder"),
+        (["--model", target, "--draft-model", folders("31b")[1]], 2, "drafter_mismatch", "config"),
+    ]
+    for arguments, code, name, word in cases:
+        arguments = ["generate", "sky", *arguments]
+        error = check_fault(cli(*arguments), cli(*arguments, "--json"), code, word)
+        assert error["code"] == name
+
+
+def test_help_version_and_no_command(cli):
+    for flag in ("-h", "--help"):
+        answer = cli(flag)
+        assert (answer.code, answer.err) == (0, "")
+        assert "generate" in answer.out
+        assert "--prompt-ids" in cli("generate", flag).out
+    assert mtp_mlx.__version__ in cli("--version").out
+    nothing = cli()
+    assert (nothing.code, nothing.out) == (2, "")
+    assert "Commands:" in nothing.err
+    unknown = cli("chatter")
+    assert unknown.code == 2
+    assert unknown.err == "mtp-mlx: No such command 'chatter'.\n"

@@ -1,0 +1,156 @@
+"""The command line as a process: pipes, interrupts, encodings, folders."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.api_pairs import folders
+
+PYTHON = sys.executable
+ROOT = Path(__file__).resolve().parents[2]
+# Says when the command line takes over: what comes before is Python's own start.
+READY = (
+    "import sys; from mtp_mlx.cli.main import main;"
+    "print('ready', file=sys.stderr, flush=True); main(sys.argv[1:])"
+)
+LIMIT_S = 60
+
+
+def arguments(*rest: str) -> list[str]:
+    target, drafter = folders()
+    return ["generate", "--model", str(target), "--draft-model", str(drafter), *rest]
+
+
+def process(*command: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, timeout=LIMIT_S, **options)
+
+
+def test_installed_script_and_module_run_from_another_folder(tmp_path):
+    script = Path(PYTHON).with_name("mtp-mlx")
+    options = arguments("sky", "--seed", "3", "-m", "4", "--json")
+    results = [
+        process(*start, *options, cwd=tmp_path)
+        for start in ([PYTHON, "-m", "mtp_mlx"], [str(script)])
+        if Path(start[0]).exists()
+    ]
+    assert results
+    for result in results:
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert json.loads(result.stdout)["token_ids"] == json.loads(results[0].stdout)["token_ids"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_may_be_named_relative_to_the_folder_one_is_in():
+    target, drafter = folders()
+    result = process(
+        *(PYTHON, "-m", "mtp_mlx", "generate", "sky", "-m", "2", "--json"),
+        *("--model", target.name, "--draft-model", f"./{drafter.name}"),
+        cwd=target.parent,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert json.loads(result.stdout)["model"] == target.name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_interrupt_at_any_moment_exits_with_130_and_no_traceback(seed):
+    draw = random.Random(seed)
+    for attempt in range(5):
+        child = subprocess.Popen(
+            [PYTHON, "-c", READY, *arguments("sky", "-m", "3000", "--stop", "never seen")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stderr.readline() == "ready\n"
+        # The first attempts hit imports and load, the others the generation.
+        time.sleep(draw.uniform(0.0, 0.1 if attempt < 2 else 0.8))
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=LIMIT_S)
+        assert child.returncode == 130, errors
+        assert errors.split() == ["interrupted"]
+
+
+def test_an_interrupted_json_run_prints_no_half_object():
+    child = subprocess.Popen(
+        [PYTHON, "-c", READY, *arguments("sky", "-m", "3000", "--json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr.readline() == "ready\n"
+    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=LIMIT_S)
+    assert (child.returncode, out) == (130, "")
+
+
+@pytest.mark.parametrize("options", [["--help"], ["text"], ["json"]], ids=["help", "text", "json"])
+def test_a_reader_that_has_gone_is_no_fault(options):
+    runs = {
+        "--help": ["--help"],
+        "text": arguments("sky", "-m", "40"),
+        "json": arguments("sky", "-m", "4", "--json"),
+    }
+    reading, writing = os.pipe()
+    os.close(reading)
+    child = subprocess.run(
+        [PYTHON, "-m", "mtp_mlx", *runs[options[0]]],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=LIMIT_S,
+    )
+    os.close(writing)
+    assert (child.returncode, child.stderr) == (0, b"")
+
+
+def test_a_reader_that_goes_after_one_character_is_no_fault():
+    child = subprocess.Popen(
+        [PYTHON, "-m", "mtp_mlx", *arguments("sky", "-m", "3000", "--seed", "1")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert len(os.read(child.stdout.fileno(), 1)) == 1
+    child.stdout.close()
+    errors = child.stderr.read()
+    child.stderr.close()
+    assert (child.wait(LIMIT_S), errors) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("rest", [[], ["--json"]])
+def test_a_full_disk_is_one_line(rest):
+    with open("/dev/full", "w") as full:
+        child = subprocess.run(
+            [PYTHON, "-m", "mtp_mlx", *arguments("sky", "-m", "4", *rest)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=LIMIT_S,
+            text=True,
+        )
+    assert child.returncode == 1
+    assert child.stderr.startswith("mtp-mlx: ")
+    assert child.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_terminal_encoding_shows_what_it_can(encoding):
+    result = process(
+        *(PYTHON, "-m", "mtp_mlx", *arguments("sky", "-m", "40", "--seed", "3")),
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.decode(encoding)
+
+
+def test_a_prompt_that_is_no_text_is_one_line():
+    result = process(PYTHON, "-m", "mtp_mlx", *arguments("-m", "2"), b"\xff")
+    assert result.returncode == 2
+    assert b"surrogate" in result.stderr
+    assert result.stderr.count(b"\n") == 1

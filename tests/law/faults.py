@@ -1,0 +1,354 @@
+"""Hand-made faults of the round: each a patch of the real code while its context is open."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from unittest.mock import patch
+
+import mlx.core as mx
+
+from mtp_mlx.engine import engine, round
+from mtp_mlx.model import cache, choose, view
+from mtp_mlx.model.batch import Row
+
+PACKAGES = ("mtp_mlx.", "tests.")
+
+
+@contextmanager
+def swapped(original: Callable, mutant: Callable) -> Iterator[None]:
+    """Every module of package and tests that holds `original` holds `mutant` instead."""
+    places = [
+        (module, name)
+        for module in list(sys.modules.values())
+        if module is not None and module.__name__.startswith(PACKAGES)
+        for name, held in list(vars(module).items())
+        if held is original
+    ]
+    assert places, f"nobody holds {original}"
+    for module, name in places:
+        setattr(module, name, mutant)
+    try:
+        yield
+    finally:
+        for module, name in places:
+            setattr(module, name, original)
+
+
+# The row's state and length after a round
+
+
+def hidden_row_off_by_one() -> AbstractContextManager:
+    """The state after the pending token's predecessor: right text, poor drafts."""
+    original = round.commit
+
+    def commit(cache_, row, kept, hidden):
+        original(cache_, row, kept, hidden)
+        row.hidden = hidden[max(len(kept.tokens) - 2, 0)]
+
+    return swapped(original, commit)
+
+
+def state_of_the_last_draft() -> AbstractContextManager:
+    """The state of the last row of the block, as if nothing were ever rejected."""
+    original = round.commit
+
+    def commit(cache_, row, kept, hidden):
+        original(cache_, row, kept, hidden)
+        row.hidden = hidden[-1]
+
+    return swapped(original, commit)
+
+
+def stale_state_after_plain_rounds() -> AbstractContextManager:
+    original = round.commit
+
+    def commit(cache_, row, kept, hidden):
+        before = row.hidden
+        original(cache_, row, kept, hidden)
+        if hidden.shape[0] == 1:
+            row.hidden = before
+
+    return swapped(original, commit)
+
+
+def skipped_rollback() -> AbstractContextManager:
+    """Rejected drafts stay in the cache: the length counts all that was written."""
+    original = round.commit
+
+    def commit(cache_, row, kept, hidden):
+        original(cache_, row, kept, hidden)
+        cache_.commit(row.slot, hidden.shape[0] - len(kept.tokens))
+
+    return swapped(original, commit)
+
+
+# What is accepted
+
+
+def mismatch_keeps_the_draft() -> AbstractContextManager:
+    """At the first wrong draft the row takes the draft, and the target's token behind it."""
+    original = round.accept
+
+    def accept(drafted, chosen, limit):
+        kept = original(drafted, chosen, limit)
+        is_wrong = kept.accepted < len(drafted) and len(kept.tokens) == kept.accepted + 1
+        if not is_wrong or kept.reason is not None:
+            return kept
+        return replace(kept, tokens=(*kept.tokens[:-1], drafted[kept.accepted]))
+
+    return swapped(original, accept)
+
+
+def first_draft_never_verified() -> AbstractContextManager:
+    original = round.accept
+
+    def accept(drafted, chosen, limit):
+        return original(drafted, [*drafted[:1], *chosen[len(drafted[:1]) :]], limit)
+
+    return swapped(original, accept)
+
+
+def last_token_from_the_drafter() -> AbstractContextManager:
+    """A block that was accepted whole ends in the drafter's next token, not the target's."""
+    propose, land = round.propose, round.land
+    ends: list[mx.array] = []
+
+    def longer(target, drafter, cache_, sequences, lengths):
+        draft = propose(target, drafter, cache_, sequences, tuple(n + (n > 0) for n in lengths))
+        if draft.tokens is None:
+            return draft
+        depth = max(lengths)
+        ends.append(draft.tokens)
+        return round.Draft(lengths, draft.tokens[:, :depth], draft.is_sound[:, :depth])
+
+    def landed(flight):
+        verdict = land(flight)
+        if flight.draft.tokens is None:
+            return verdict
+        drafting = iter(ends.pop().tolist())
+        for index, length in enumerate(flight.draft.lengths):
+            if length:
+                verdict.chosen[index][-1] = next(drafting)[length]
+        return verdict
+
+    return _both(swapped(propose, longer), swapped(land, landed))
+
+
+def stop_id_dropped_inside_a_block() -> AbstractContextManager:
+    """Only the last token of a block is looked at."""
+    original = round.accept
+
+    def accept(drafted, chosen, limit):
+        kept = original(drafted, chosen, replace(limit, stop_ids=frozenset()))
+        is_stop = kept.tokens[-1] in limit.stop_ids
+        return replace(kept, reason="stop") if is_stop else kept
+
+    return swapped(original, accept)
+
+
+def end_test_sees_the_last_token_alone() -> AbstractContextManager:
+    """A stop string that ends inside a block is missed."""
+    original = round.accept
+
+    def accept(drafted, chosen, limit):
+        kept = original(drafted, chosen, replace(limit, is_end=lambda token: False))
+        return replace(kept, reason="stop") if limit.is_end(kept.tokens[-1]) else kept
+
+    return swapped(original, accept)
+
+
+def budget_not_cut() -> AbstractContextManager:
+    original = round.accept
+
+    def accept(drafted, chosen, limit):
+        kept = original(drafted, chosen, replace(limit, remaining=1 << 30))
+        is_full = len(kept.tokens) >= limit.remaining and kept.reason is None
+        return replace(kept, reason="length") if is_full else kept
+
+    def draft_length(self, row):
+        return row.request.num_draft_tokens if self._wants_drafts(row) else 0
+
+    lengths = patch.object(engine.Engine, "_draft_length", draft_length)
+    return _both(swapped(original, accept), lengths)
+
+
+# Which keys are seen
+
+
+def wrong_window() -> AbstractContextManager:
+    """One key too many, in verify blocks and prompts alike."""
+    original = view.View.__init__
+
+    def wider(self, *args, extra_keys=0, **options):
+        original(self, *args, extra_keys=extra_keys + 1, **options)
+
+    return patch.object(view.View, "__init__", wider)
+
+
+def full_mask_off_by_one() -> AbstractContextManager:
+    """Queries of full layers see the key behind their own."""
+    original = view.View._masks
+
+    def later(self):
+        masks = original(self)
+        return [mx.concatenate([mask[:, :1], mask[:, :-1]], axis=-1) for mask in masks]
+
+    return patch.object(view.View, "_masks", later)
+
+
+def ring_read_off_by_one() -> AbstractContextManager:
+    """Every ring slot is taken for the position before the one it holds."""
+    original = cache.ring_positions
+    return swapped(original, lambda end, capacity: original(end, capacity) - 1)
+
+
+def ring_slack_ignored() -> AbstractContextManager:
+    """Rings of `window` slots: a verify block overwrites keys that its first queries need."""
+    original = cache.WindowLayer.__init__
+
+    def tight(self, spec, max_block, dtype):
+        original(self, spec, 0, dtype)
+
+    return patch.object(cache.WindowLayer, "__init__", tight)
+
+
+def drafter_sees_a_rejected_key() -> AbstractContextManager:
+    """The view of the drafter reaches slot `length`, where the last rejected draft lies."""
+
+    def draft_view(cache_, slots, extra_keys=view.DRAFT_EXTRA_KEYS):
+        lengths = [cache_.lengths[slot] for slot in slots]
+        rows = tuple(Row(slot, n, 1) for slot, n in zip(slots, lengths, strict=True))
+        return view.View(cache_, rows, mx.array(lengths), extra_keys=extra_keys)
+
+    return swapped(view.draft_view, draft_view)
+
+
+def freed_slot_keeps_its_length() -> AbstractContextManager:
+    original = cache.Cache.release
+
+    def release(self, slot, *, wipe=False):
+        length = self.lengths[slot]
+        original(self, slot, wipe=wipe)
+        self.lengths[slot] = length
+
+    return patch.object(cache.Cache, "release", release)
+
+
+def failed_row_not_wiped() -> AbstractContextManager:
+    original = cache.Cache.release
+
+    def release(self, slot, *, wipe=False):
+        original(self, slot)
+
+    return patch.object(cache.Cache, "release", release)
+
+
+# Noise, filters, temperature
+
+
+def target_not_filtered() -> AbstractContextManager:
+    """Filters act on drafts alone."""
+    propose, threshold = round.propose, choose.filter_threshold
+    drafting: list[bool] = []
+
+    def marked(*args):
+        drafting.append(True)
+        try:
+            return propose(*args)
+        finally:
+            drafting.pop()
+
+    def only_drafts(scaled, choice):
+        return threshold(scaled, choice) if drafting else None
+
+    return _both(swapped(propose, marked), swapped(threshold, only_drafts))
+
+
+def noise_shared_by_neighbouring_positions() -> AbstractContextManager:
+    original = choose.noise_key
+    return swapped(original, lambda seed, position: original(seed, position // 2))
+
+
+def noise_shared_by_rows() -> AbstractContextManager:
+    """All rows of a call draw with the first one's seed."""
+    original = choose.Choice.__init__
+
+    def shared(self, rows: Sequence, positions: Sequence):
+        first = rows[0].seed if len(rows) else 0
+        original(self, [replace(row, seed=first) for row in rows], positions)
+
+    return patch.object(choose.Choice, "__init__", shared)
+
+
+def round_reuses_the_noise_of_the_token_before() -> AbstractContextManager:
+    """Rounds count positions one lower than prefill: its noise is drawn twice."""
+    original = choose.Choice.__init__
+
+    def early(self, rows, positions):
+        caller = sys._getframe(1).f_code.co_name
+        original(self, rows, [p - (caller != "_first_token") for p in positions])
+
+    return patch.object(choose.Choice, "__init__", early)
+
+
+def drafts_with_noise_of_their_own() -> AbstractContextManager:
+    """Right law, poor drafts: the drafter's noise is that of other seeds."""
+    original = choose.Choice.__init__
+
+    def apart(self, rows, positions):
+        if sys._getframe(1).f_code.co_name == "propose":
+            rows = [replace(row, seed=row.seed + (1 << 40)) for row in rows]
+        original(self, rows, positions)
+
+    return patch.object(choose.Choice, "__init__", apart)
+
+
+def temperature_off_by_a_tenth() -> AbstractContextManager:
+    original = choose.Choice.__init__
+
+    def warmer(self, rows, positions):
+        original(self, rows, positions)
+        self.temperature = self.temperature * 1.1
+
+    return patch.object(choose.Choice, "__init__", warmer)
+
+
+def filters_before_temperature() -> AbstractContextManager:
+    """top_p and min_p of the logits at T = 1, as mlx-lm does."""
+    original = choose.filter_threshold
+
+    def at_one(scaled, choice):
+        threshold = original(scaled * choice.temperature, choice)
+        return None if threshold is None else threshold / choice.temperature
+
+    return swapped(original, at_one)
+
+
+def top_p_drops_the_token_that_reaches_it() -> AbstractContextManager:
+    """Only tokens whose own mass still lies below top_p, the best one always."""
+    original = choose.filter_threshold
+
+    def shorter(scaled, choice):
+        threshold = original(scaled, choice)
+        above = mx.where(scaled > threshold, scaled, mx.inf).min(axis=-1, keepdims=True)
+        return mx.where((choice.top_p < 1.0) & mx.isfinite(above), above, threshold)
+
+    return swapped(original, shorter)
+
+
+def ties_at_the_border_dropped() -> AbstractContextManager:
+    """Exactly k tokens, whichever come first."""
+    original = choose.filter_threshold
+
+    def strict(scaled, choice):
+        order = mx.arange(scaled.shape[-1], 0, -1) * 1e-6
+        return original(scaled + order, choice)
+
+    return swapped(original, strict)
+
+
+@contextmanager
+def _both(first: AbstractContextManager, second: AbstractContextManager) -> Iterator[None]:
+    with first, second:
+        yield

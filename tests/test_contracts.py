@@ -1,0 +1,240 @@
+"""Promises about the package as a whole: what it imports, how it is written, how often it waits."""
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+import mtp_mlx
+from mtp_mlx.engine import engine, round
+from mtp_mlx.model import backend
+from tests.api_pairs import folders, loaded, prompt_ids, scripted
+from tests.oracle import agreeing
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "mtp_mlx").rglob("*.py"))
+MAX_LINES = 400
+# Only here do values leave the device.
+HOST_READS = {"model/backend.py"}
+# The Rust tokenizer raises plain Exception and nameless panics; a failed step ends all its jobs.
+BROAD_EXCEPTS = {"text/tokenizer.py", "api.py"}
+HEAVY = ("mlx", "numpy", "tokenizers", "jinja2", "mlx_lm", "transformers", "torch")
+FOREIGN = ("mlx_lm", "transformers", "torch", "safetensors")
+HELP_S = 0.15
+# Spelled in parts, so that this file passes its own test.
+FORBIDDEN_TEXT = ("/wo" + "rk/", "/home" + "/", "/Us" + "ers/", "python" + "hosted.org")
+PYTHON = sys.executable
+
+
+def run(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [PYTHON, "-c", code, *arguments], capture_output=True, text=True, timeout=100
+    )
+
+
+def imported_by(code: str, names: tuple[str, ...], *arguments: str) -> set[str]:
+    """Which of `names` a new process has imported after `code`."""
+    ending = f"import sys; print('IMPORTED', *({names!r} & sys.modules.keys()))".replace(
+        repr(names), f"set({names!r})"
+    )
+    result = run(f"{code}\n{ending}", *arguments)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.splitlines()[-1].split()[1:])
+
+
+# --- imports -----------------------------------------------------------------------------------
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    assert imported_by("import mtp_mlx", HEAVY) == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "from mtp_mlx.cli.main import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit as left: assert left.code == 0"
+    )
+    assert imported_by(code, HEAVY) == set()
+
+
+@pytest.mark.parametrize("variant", ["e2b", "26b"])
+def test_from_load_to_reply_no_foreign_framework_is_imported(variant):
+    code = (
+        "import sys, mtp_mlx\n"
+        "with mtp_mlx.load(sys.argv[1], draft_model=sys.argv[2]) as llm:\n"
+        "    llm.chat([{'role': 'user', 'content': 'sky'}], max_tokens=4)\n"
+        "    llm.generate('sky', max_tokens=4)\n"
+        "    llm.propose([2, 9], 2)\n"
+        "    llm.logits([2, 9])"
+    )
+    assert imported_by(code, FOREIGN, *map(str, folders(variant))) == set()
+
+
+def test_help_costs_little_more_than_python_and_click():
+    commands = ([PYTHON, "-m", "mtp_mlx", "--help"], [PYTHON, "-c", "import click"])
+    for command in commands:  # fills the caches of bytecode and disk
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    for _ in range(3):  # a busy machine may spoil a measurement
+        times: list[list[float]] = [[], []]
+        for _ in range(7):
+            for command, taken in zip(commands, times, strict=True):
+                start = time.perf_counter()
+                subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+                taken.append(time.perf_counter() - start)
+        extra = statistics.median(times[0]) - statistics.median(times[1])
+        if extra <= HELP_S:
+            return
+    raise AssertionError(f"--help takes {extra:.3f} s more than python and click")
+
+
+# A finder that stands in front of all others and knows no MLX.
+BLOCK_MLX = """
+import sys
+class NoMlx:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'mlx':
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, NoMlx())
+"""
+
+
+def test_without_mlx_the_numpy_backend_generates():
+    code = BLOCK_MLX + (
+        "import mtp_mlx\n"
+        "with mtp_mlx.load(sys.argv[1], draft_model=sys.argv[2], backend='numpy') as llm:\n"
+        "    print(*llm.generate([2, 9], temperature=0, max_tokens=4).token_ids)"
+    )
+    result = run(code, *map(str, folders()))
+    assert result.returncode == 0, result.stderr
+    expected = loaded().generate([2, 9], temperature=0, max_tokens=4).token_ids
+    assert tuple(map(int, result.stdout.split())) == expected
+
+
+def test_without_mlx_one_line_names_the_extras():
+    code = BLOCK_MLX + "from mtp_mlx.cli.main import main; main(sys.argv[1:])"
+    target, drafter = map(str, folders())
+    result = run(code, "generate", "sky", "--model", target, "--draft-model", drafter)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    for word in ("mtp-mlx[cpu]", "mtp-mlx[cuda]", "numpy"):
+        assert word in result.stderr
+
+
+# --- the source ----------------------------------------------------------------------------------
+
+
+def places(kind: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
+    """Every node of a kind in the package, with the file it is in."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, kind):
+                yield path.relative_to(ROOT / "mtp_mlx").as_posix(), node
+
+
+def called(node: ast.Call) -> str:
+    if isinstance(node.func, ast.Name):
+        return node.func.id
+    return node.func.attr if isinstance(node.func, ast.Attribute) else ""
+
+
+def test_values_leave_the_device_in_one_place():
+    readers = {file for file, node in places(ast.Call) if called(node) in ("item", "tolist")}
+    assert readers <= HOST_READS
+
+
+def test_attributes_are_read_by_name_and_never_probed():
+    probes = ("getattr", "hasattr", "setattr", "delattr")
+    assert [file for file, node in places(ast.Call) if called(node) in probes] == []
+
+
+def test_exceptions_are_caught_by_kind():
+    broad = set()
+    for file, node in places(ast.ExceptHandler):
+        caught = ast.unparse(node.type) if node.type is not None else "BaseException"
+        if caught in ("Exception", "BaseException"):
+            broad.add(file)
+    assert broad <= BROAD_EXCEPTS
+
+
+def test_no_module_holds_an_array_or_a_seed():
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                source = ast.unparse(node.value)
+                assert not re.search(r"\bmx\.(array|zeros|ones|arange|random|stream)", source), path
+
+
+def test_every_file_of_the_package_is_short():
+    lengths = {path.name: path.read_text(encoding="utf-8").count("\n") for path in SOURCES}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_no_tracked_file_names_a_machine_or_a_registry():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.suffix in (".npz", ".safetensors") or not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found = [word for word in FORBIDDEN_TEXT if word in text]
+        assert not found, f"{name} holds {found}"
+
+
+# --- the round -----------------------------------------------------------------------------------
+
+
+class Counter:
+    """Counts the calls of a function and passes them on."""
+
+    def __init__(self, function) -> None:
+        self.function = function
+        self.calls = 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        return self.function(*arguments)
+
+
+@pytest.mark.parametrize("drafts", [0, 3, 7])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_round_waits_for_the_device_once(monkeypatch, drafts, rows):
+    options = {"temperature": 0.8, "seed": 3, "max_tokens": 16}
+    full = [loaded().generate(prompt_ids()[: -row or None], **options) for row in range(rows)]
+    llm = scripted([reply.token_ids for reply in full], agreeing(0.7, 4))
+    reads = Counter(backend.read_ints)
+    monkeypatch.setattr(round, "read_ints", reads)
+    first = Counter(backend.read_ints)
+    monkeypatch.setattr(engine, "read_ints", first)
+    evals = Counter(mx.eval)
+    monkeypatch.setattr(mx, "eval", evals)
+    prompts = [prompt_ids()[: -row or None] for row in range(rows)]
+    each = [{"num_draft_tokens": drafts}] * rows
+    steps = Counter(llm._engine.step)
+    monkeypatch.setattr(llm._engine, "step", steps)
+    replies = llm.batch(prompts, each=each, **options)
+    assert [r.token_ids for r in replies] == [f.token_ids for f in full]
+    assert first.calls == rows  # the first token of each prompt
+    assert evals.calls == 0
+    assert max(r.spec.rounds for r in replies) <= reads.calls <= steps.calls
+    if rows == 1:
+        assert reads.calls == replies[0].spec.rounds
+
+
+def test_version_is_that_of_the_metadata():
+    from importlib.metadata import version
+
+    assert version("mtp-mlx") == mtp_mlx.__version__
