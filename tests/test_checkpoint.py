@@ -96,7 +96,7 @@ UNUSED = (
     "vision_tower.encoder.layers.0.mlp.up_proj.input_max",
     "model.audio_tower.subsample.weight",
     "audio_tower.layers.0.norm.weight",
-    "model.embed_vision.embedding_projection.weight",
+    "model.embed_vision.pooled.weight",
     "embed_audio.embedding_projection.weight",
     "model.vision_embedder.patch.weight",
     "multi_modal_projector.mm_input_projection_weight",

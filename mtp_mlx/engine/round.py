@@ -2,7 +2,7 @@
 
 For each row the drafter proposes up to k tokens; the target sees the pending token and the drafts
 in one packed forward and chooses its own token at each place; the row keeps its drafts as far as
-they equal the target's choices, and the target's next token. Plain decoding is k = 0 of the same path.
+they equal the target's choices, and the target's next token. Plain decoding is k = 0 of this path.
 
 `launch` queues a round on the device, `land` waits for it: the one host sync. A plain round may be
 launched behind one that has not landed (its tokens are still on the device), so that the device

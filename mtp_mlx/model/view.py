@@ -172,7 +172,7 @@ class WindowPlan:
         held = at if row.start == 0 else np.concatenate([ring_positions(row.start, capacity), at])
         seen = (held >= 0) & (held <= at[:, None]) & (held > at[:, None] - reach)
         self._ring_used = row.start > 0
-        self.mask = mx.array(seen[None, None])
+        self.mask = mx.array(np.asarray(seen[None, None], dtype=bool))
         self.places = mx.array(ring.places(row.slot, at[-capacity:]).astype(np.int32))
         self._pad = None
         self._back = None

@@ -75,7 +75,7 @@ def test_mutated_headers_are_accepted_or_refused_with_the_typed_error(batch, pat
 
 
 def _mutated(draw: random.Random) -> bytes:
-    """VALID with one to four bytes of its header changed, inserted or dropped, or with its end cut."""
+    """VALID with up to four bytes of its header changed, inserted or dropped, or its end cut."""
     header = bytearray(VALID[8 : 8 + HEADER_LENGTH])
     for _ in range(draw.randint(1, 4)):
         at = draw.randrange(len(header))
