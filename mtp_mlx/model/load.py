@@ -70,13 +70,11 @@ def _arrays(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
         if is_always_read(key) and not mx.isfinite(array).all():
             file = checkpoint.tensors[key].file
             raise CheckpointError(f"{file}: tensor {key} holds NaN or infinity")
-    arrays = split_experts(arrays)
-    mx.eval(arrays)
     return arrays
 
 
 def _read(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
-    """All tensors by canonical key, cast and evaluated."""
+    """All tensors by canonical key, cast, split and evaluated, so that no fused copy stays."""
     arrays: dict[str, mx.array] = {}
     for file in checkpoint.files:
         loaded = mx.load(str(file), format="safetensors")
@@ -85,6 +83,7 @@ def _read(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
             if info.file == file:
                 array = loaded[info.name]
                 arrays[key] = array.astype(dtype) if array.dtype in _FLOATS else array
+    arrays = split_experts(arrays)
     mx.eval(arrays)
     return arrays
 

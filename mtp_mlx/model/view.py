@@ -11,6 +11,9 @@ from mtp_mlx.model.rope import Angles
 # Newest committed keys that the drafter's sliding layers see, beyond the window. Changing it never
 # changes text. Transformers shows one more (the goldens use 1), vLLM and SGLang none.
 DRAFT_EXTRA_KEYS = 0
+# Scores [H, T, S] of one attention call at most: bounds the memory that a long prompt needs where
+# no fused kernel exists (256 MiB in float32).
+MAX_SCORES = 1 << 26
 
 
 def draft_position(length: int) -> int:
@@ -24,6 +27,20 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array) 
     Query head j reads K/V head j // (H / G). `mask` is boolean, broadcastable to [B, H, T, S].
     """
     return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
+
+
+def _attend_in_pieces(
+    queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array
+) -> mx.array:
+    """`attend` for one row, a few queries at a time where there are many: mask is [T, S]."""
+    step = max(1, MAX_SCORES // (queries.shape[1] * keys.shape[2]))
+    if queries.shape[2] <= step:
+        return attend(queries, keys, values, mask)
+    pieces = [
+        attend(queries[:, :, start : start + step], keys, values, mask[start : start + step])
+        for start in range(0, queries.shape[2], step)
+    ]
+    return mx.concatenate(pieces, axis=2)
 
 
 def target_view(cache: Cache, batch: Batch) -> "View":
@@ -62,7 +79,7 @@ class View:
         self.extra_keys = extra_keys
         self._angles: dict[RopeSpec, Angles] = {}
         self._full_masks: list[mx.array] | None = None
-        self._window_plans: dict[int, WindowPlan] = {}
+        self._window_plans: dict[tuple[int, int], WindowPlan] = {}
         self._chunks: dict[int, tuple[mx.array, mx.array]] = {}
 
     def angles(self, spec: RopeSpec) -> Angles:
@@ -106,7 +123,7 @@ class View:
         for row, mask in zip(self.rows, self._masks(), strict=True):
             own = queries[offset : offset + row.length].transpose(1, 0, 2)[None]  # [1, H, T, K]
             keys, values = layer.read(row.slot, mask.shape[-1])
-            out = attend(own, keys, values, mask)
+            out = _attend_in_pieces(own, keys, values, mask)
             outputs.append(out[0].transpose(1, 0, 2).reshape(row.length, -1))
             offset += row.length
         return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
@@ -122,9 +139,10 @@ class View:
         return self._full_masks
 
     def _plan(self, ring: WindowLayer) -> "WindowPlan":
-        if ring.window not in self._window_plans:
-            self._window_plans[ring.window] = WindowPlan(self, ring)
-        return self._window_plans[ring.window]
+        shape = (ring.window, ring.kv_heads)
+        if shape not in self._window_plans:
+            self._window_plans[shape] = WindowPlan(self, ring)
+        return self._window_plans[shape]
 
 
 class WindowPlan:
