@@ -17,7 +17,7 @@ STOP_IDS = {1, 50, 106}
 # The design's bound: max(1e-4, 4e), e the golden's own float32-against-float64 error.
 LOGITS_ATOL = 1e-4
 # A prompt and seeds whose sampled replies run to their budget.
-SAMPLED = {"temperature": 1.0, "top_k": 8, "top_p": 0.95, "min_p": 0.02, "seed": 11}
+SAMPLED = {"temperature": 1.0, "top_k": 8, "top_p": 0.95, "min_p": 0.02, "seed": 21}
 
 
 def shown(llm: mtp_mlx.LLM, ids) -> str:

@@ -70,7 +70,7 @@ def is_unharmed(llm: mtp_mlx.LLM) -> bool:
     return llm._engine.is_idle and not llm._jobs
 
 
-@pytest.mark.parametrize("ids", BAD_IDS, ids=str)
+@pytest.mark.parametrize("ids", BAD_IDS, ids=lambda value: type(value).__name__)
 def test_what_is_no_prompt_is_a_request_error_of_every_method(ids):
     llm = loaded()
     calls = {
@@ -126,13 +126,13 @@ def test_a_bad_option_is_named_with_its_value(name, value):
 def test_an_unknown_keyword_is_a_type_error_that_lists_the_known():
     llm = loaded()
     for call in (
-        lambda: llm.generate([2], temprature=1.0),
-        lambda: llm.stream([2], temprature=1.0),
-        lambda: llm.chat([{"role": "user", "content": "a"}], temprature=1.0),
-        lambda: llm.batch([[2]], temprature=1.0),
-        lambda: llm.batch([[2], [2]], each=[{}, {"temprature": 1.0}]),
+        lambda: llm.generate([2], heat=1.0),
+        lambda: llm.stream([2], heat=1.0),
+        lambda: llm.chat([{"role": "user", "content": "a"}], heat=1.0),
+        lambda: llm.batch([[2]], heat=1.0),
+        lambda: llm.batch([[2], [2]], each=[{}, {"heat": 1.0}]),
     ):
-        with pytest.raises(TypeError, match=r"temprature.*temperature"):
+        with pytest.raises(TypeError, match=r"heat.*temperature"):
             call()
     with pytest.raises(TypeError):
         mtp_mlx.load(folders()[0], drafter=folders()[1])

@@ -15,7 +15,7 @@ PROMPTS = ([2, 9, 7], [2, *range(110, 140)], [2, 44])
 
 
 def plain_reply(prompt=None, **options) -> mtp_mlx.Reply:
-    options = {**SAMPLED, "num_draft_tokens": 0, "max_tokens": 24, **options}
+    options = {**SAMPLED, "num_draft_tokens": 0, "max_tokens": 16, **options}
     return loaded().generate(prompt or prompt_ids(), **options)
 
 
@@ -23,7 +23,7 @@ def plain_reply(prompt=None, **options) -> mtp_mlx.Reply:
 def test_chunks_join_to_the_reply(drafts):
     full = plain_reply()
     llm = scripted([full.token_ids], agreeing(0.7, 2))
-    stream = llm.stream(prompt_ids(), **SAMPLED, max_tokens=24, num_draft_tokens=drafts)
+    stream = llm.stream(prompt_ids(), **SAMPLED, max_tokens=16, num_draft_tokens=drafts)
     chunks = list(stream)
     reply = stream.reply
     tokens = [token for chunk in chunks for token in chunk.tokens]
@@ -36,7 +36,8 @@ def test_chunks_join_to_the_reply(drafts):
     assert chunks[-1].finish_reason == reply.finish_reason == "length"
     origins = [token.origin for token in tokens]
     assert origins[0] == "prefill"
-    assert set(origins[1:]) == ({"draft", "target"} if drafts else {"plain"})
+    # A last token that is left alone needs no drafts.
+    assert set(origins[1:-1]) == ({"draft", "target"} if drafts else {"plain"})
     assert sum(token.from_draft for token in tokens) == reply.spec.accepted
     assert llm._engine.is_idle
     assert not llm._jobs
@@ -101,7 +102,7 @@ def test_a_dropped_stream_gives_its_slot_back():
 def test_cancelling_one_stream_leaves_the_others_alone():
     llm = loaded()
     expected = [plain_reply(prompt) for prompt in PROMPTS]
-    streams = [llm.stream(prompt, **SAMPLED, max_tokens=24) for prompt in PROMPTS]
+    streams = [llm.stream(prompt, **SAMPLED, max_tokens=16) for prompt in PROMPTS]
     for stream in streams:
         next(stream)
     streams[1].cancel()
@@ -136,9 +137,9 @@ def test_interleaved_streams_each_equal_their_own_run(backend):
 def test_a_call_waits_for_a_slot_that_a_stream_holds():
     llm = loaded(max_num_seqs=1)
     expected = [plain_reply(prompt) for prompt in PROMPTS[:2]]
-    stream = llm.stream(PROMPTS[0], **SAMPLED, max_tokens=24)
+    stream = llm.stream(PROMPTS[0], **SAMPLED, max_tokens=16)
     next(stream)
-    reply = llm.generate(PROMPTS[1], **SAMPLED, max_tokens=24)
+    reply = llm.generate(PROMPTS[1], **SAMPLED, max_tokens=16)
     assert reply.token_ids == expected[1].token_ids
     list(stream)
     assert stream.reply.token_ids == expected[0].token_ids
@@ -177,7 +178,7 @@ def test_after_an_interrupt_the_model_is_ready_and_other_streams_say_why_they_en
     with pytest.raises(mtp_mlx.MtpError, match="KeyboardInterrupt"):
         list(stream)
     assert stream.reply.finish_reason == "error"
-    again = llm.generate(prompt_ids(), **SAMPLED, max_tokens=24)
+    again = llm.generate(prompt_ids(), **SAMPLED, max_tokens=16)
     assert again.token_ids == expected.token_ids
 
 
@@ -189,7 +190,7 @@ def test_a_stream_that_failed_cannot_cancel_a_later_request():
     llm._engine = Interrupting(llm._engine, 1)
     with pytest.raises(KeyboardInterrupt):
         next(failed)
-    later = llm.stream(prompt_ids(), **SAMPLED, max_tokens=24)
+    later = llm.stream(prompt_ids(), **SAMPLED, max_tokens=16)
     next(later)
     failed.cancel()
     list(later)
@@ -199,7 +200,7 @@ def test_a_stream_that_failed_cannot_cancel_a_later_request():
 def test_another_thread_gets_a_clear_error_and_breaks_nothing():
     llm = loaded()
     expected = plain_reply()
-    stream = llm.stream(prompt_ids(), **SAMPLED, max_tokens=24)
+    stream = llm.stream(prompt_ids(), **SAMPLED, max_tokens=16)
     next(stream)
     faults: list[BaseException] = []
 

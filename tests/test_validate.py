@@ -2,6 +2,7 @@ import json
 import os
 import struct
 
+import mlx.core as mx
 import pytest
 
 from mtp_mlx.errors import CheckpointError, ModelNotFound, UnsupportedModel
@@ -10,6 +11,7 @@ from mtp_mlx.validate import (
     check_unchanged,
     checkpoint_files,
     read_checkpoint,
+    read_header,
     read_json,
     stat_snapshot,
 )
@@ -231,3 +233,11 @@ def test_a_file_replaced_edited_or_removed_during_the_load_is_noticed(two_shards
     paths[1].unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
         check_unchanged(before, paths)
+
+
+def test_null_metadata_as_mlx_writes_it_is_accepted(tmp_path):
+    path = tmp_path / "model.safetensors"
+    mx.save_safetensors(str(path), {"a": mx.zeros((2, 3))})
+    header_bytes = int.from_bytes(path.read_bytes()[:8], "little")
+    assert b"__metadata__" in path.read_bytes()[8 : 8 + header_bytes]
+    assert read_header(path)["a"].shape == (2, 3)

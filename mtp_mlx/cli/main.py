@@ -20,6 +20,7 @@ from mtp_mlx.errors import MtpError, RequestError
 COMMANDS = {
     "generate": ("mtp_mlx.cli.generate", "Write one reply to a prompt."),
 }
+STDERR = 2
 EXIT_INTERRUPTED = 130
 EXIT_USAGE = 2
 EXIT_ERROR = 1
@@ -61,6 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background jobs have
+        signal.signal(signal.SIGINT, _interrupt)
     stdout = sys.stdout
     try:
         code = cli.main(arguments, prog_name="mtp-mlx", standalone_mode=False)
@@ -72,9 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
         param = error.param if isinstance(error, RequestError) else None
         _complain(arguments, str(error), error.code, param)
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print("interrupted", file=sys.stderr)
+    except click.Abort:
         code = EXIT_INTERRUPTED
     except SystemExit as leaving:
         code = leaving.code
@@ -83,11 +84,26 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         code = _abandon_stdout()
     except OSError as error:
-        _abandon_stdout()
-        _complain([], str(error), "io", None)
+        _complain(arguments, str(error), "io", None)
         code = EXIT_ERROR
+    _settle_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is near; no traceback from it
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    """Leave at once on Ctrl-C. A KeyboardInterrupt could be lost: Python drops exceptions that a
+    destructor or an import lock's callback raises."""
+    os.write(STDERR, b"\ninterrupted\n")
+    os._exit(EXIT_INTERRUPTED)
+
+
+def _settle_stdout() -> None:
+    """Write what is left, or drop it where that fails: Python's own flush at exit must not."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        _abandon_stdout()
 
 
 def _abandon_stdout() -> int:

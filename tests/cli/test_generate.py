@@ -71,7 +71,20 @@ def test_json_is_one_object_with_all_fields(generate):
     expected = loaded().generate(
         prompt_ids(), **options, max_tokens=9, num_draft_tokens=2, stop=["never seen", "nor this"]
     )
-    flags = ["--temp", ".9", "--top-k", 9, "--top-p", ".9", "--min-p", ".01", "--seed", 5, "-m", 9]
+    flags = [
+        "--temperature",
+        ".9",
+        "--top-k",
+        9,
+        "--top-p",
+        ".9",
+        "--min-p",
+        ".01",
+        "--seed",
+        5,
+        "-m",
+        9,
+    ]
     stops = ["--stop", "never seen", "--stop", "nor this", "--num-draft-tokens", 2]
     answer = generate("--prompt-ids", IDS, *flags, *stops, "--json")
     assert (answer.code, answer.err) == (0, "")
@@ -94,17 +107,16 @@ def test_flags_default_to_the_checkpoint_and_a_drawn_seed_is_reported(generate):
     assert drawn["token_ids"] == list(again.token_ids)
 
 
-@pytest.mark.parametrize("flags", [["--temperature", "0"], ["--temp", "0"]])
-def test_temperature_zero_is_greedy_at_every_draft_length_and_backend(generate, flags):
+def test_temperature_zero_is_greedy_at_every_draft_length_and_backend(generate):
     expected = list(loaded().generate(prompt_ids(), temperature=0, max_tokens=6).token_ids)
     for more in (
         ["--num-draft-tokens", "0"],
         ["--num-draft-tokens", "7"],
         ["--num-draft-tokens", "auto"],
         ["--backend", "numpy"],
-        ["--dtype", "float32"],
+        ["--dtype", "float32", "--temperature", "0"],
     ):
-        answer = generate("--prompt-ids", f" {IDS} ", *flags, "-m", 6, "--json", *more)
+        answer = generate("--prompt-ids", f" {IDS} ", "--temp", 0, "-m", 6, "--json", *more)
         assert answer.body["token_ids"] == expected, more
 
 
@@ -236,3 +248,12 @@ def test_help_version_and_no_command(cli):
     unknown = cli("chatter")
     assert unknown.code == 2
     assert unknown.err == "mtp-mlx: No such command 'chatter'.\n"
+
+
+def test_a_fault_of_the_system_is_one_line_and_an_object(generate, monkeypatch):
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied", "model.safetensors")
+
+    monkeypatch.setattr("mtp_mlx.api.load", refuse)
+    error = check_fault(generate("sky"), generate("sky", "--json"), 1, "model.safetensors")
+    assert error["code"] == "io"
