@@ -84,6 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         code = _abandon_stdout()
     except OSError as error:
+        _settle_stdout()  # it may be the one that failed
         _complain(arguments, str(error), "io", None)
         code = EXIT_ERROR
     _settle_stdout()
