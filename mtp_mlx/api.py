@@ -9,9 +9,11 @@ from typing import Unpack, cast
 
 import numpy as np
 
-from mtp_mlx.backends import Runtime, find_pair, open_runtime
+from mtp_mlx.backends import Runtime, find_pair, load_runtime, open_pair
+from mtp_mlx.checkpoint import check_tokenizers
 from mtp_mlx.config import TargetConfig
-from mtp_mlx.errors import EngineStopped, MtpError, RequestError
+from mtp_mlx.errors import EngineStopped, RequestError
+from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults, read_defaults
 from mtp_mlx.job import Job
 from mtp_mlx.options import Keywords, Options
@@ -45,12 +47,15 @@ def load(
     """
     check_integer("max_num_seqs", max_num_seqs, 1, MAX_NUM_SEQS)
     pair = find_pair(model, draft_model)
+    opened = open_pair(pair)
+    config = opened.target.config
     tokenizer = Tokenizer.from_folder(pair.target)
-    runtime, config = open_runtime(pair, max_num_seqs, dtype, backend)
+    if pair.drafter is not None:
+        check_tokenizers(pair.target, pair.drafter)
     defaults = read_defaults(pair.target, config.vocab_size)
-    return LLM(
-        runtime, config, tokenizer, ChatTemplate.from_folder(pair.target), defaults, pair.note
-    )
+    template = ChatTemplate.from_folder(pair.target)
+    runtime = load_runtime(opened, max_num_seqs, dtype, backend)
+    return LLM(runtime, config, tokenizer, template, defaults, pair.note)
 
 
 class LLM:
@@ -78,8 +83,9 @@ class LLM:
             top_k=defaults.top_k,
             top_p=defaults.top_p,
             min_p=defaults.min_p,
-            eos_ids=tuple(sorted(token for token in eos_ids if token < config.vocab_size)),
+            eos_ids=tuple(sorted(eos_ids)),
         )
+        check_token_ids("eos ids of the tokenizer", self._defaults.eos_ids, config.vocab_size)
         self._runtime: Runtime | None = runtime
         self._engine = runtime.new_engine()
         self._jobs: dict[int, Job] = {}
@@ -138,20 +144,17 @@ class LLM:
         """
         if not isinstance(prompts, list | tuple):
             raise RequestError(
-                f"prompts must be a list of prompts, found {prompts!r}", param="prompts"
+                f"prompts must be a list of prompts, found {shown(prompts)}", param="prompts"
             )
         if each is not None and len(each) != len(prompts):
             raise RequestError(
                 f"each has {len(each)} entries for {len(prompts)} prompts", param="each"
             )
         own = each or [Keywords()] * len(prompts)
-        jobs = [
-            self._job(self._any(prompt), {**options, **mine})
-            for prompt, mine in zip(prompts, own, strict=True)
-        ]
+        jobs: list[Job] = []
         try:
-            for job in jobs:
-                self._queue(job)
+            for index, (prompt, mine) in enumerate(zip(prompts, own, strict=True)):
+                jobs.append(self._batched(index, prompt, {**options, **mine}))
             while not all(job.is_done for job in jobs):
                 self._step()
         finally:
@@ -159,16 +162,23 @@ class LLM:
                 self._drop(job)
         return [job.reply() for job in jobs]
 
+    def _batched(self, index: int, prompt: Prompt, options: Keywords) -> Job:
+        """Queue one prompt of a batch; a bad one is named by its number."""
+        try:
+            return self._submit(self._any(prompt), options)
+        except RequestError as error:
+            error.args = (f"prompts[{index}]: {error}",)
+            raise
+
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Teacher-forced logits [L, V] float32 of the target; row i predicts token i + 1."""
         runtime = self._open()
-        self._check_ids(ids)
-        return runtime.logits(ids)
+        return runtime.logits(self._checked(ids))
 
     def propose(self, ids: Sequence[int], n: int) -> list[int]:
         """The drafter's n greedy tokens when ids[-1] is the pending token (at least two ids)."""
         runtime = self._open()
-        self._check_ids(ids)
+        ids = self._checked(ids)
         check_integer("n", n, 1, self.config.max_positions)
         if len(ids) < 2:
             raise RequestError("propose needs at least 2 ids: one cached, one pending", param="ids")
@@ -178,13 +188,20 @@ class LLM:
             )
         return runtime.propose(ids, n)
 
-    def _check_ids(self, ids: Sequence[int]) -> None:
-        check_token_ids("ids", ids, self.config.vocab_size)
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        """Ids as plain integers; raises RequestError where one is out of range or too many."""
+        ids = self._ids("ids", ids)
         if not 0 < len(ids) <= self.config.max_positions:
             raise RequestError(
                 f"ids must hold 1 to {self.config.max_positions} tokens, found {len(ids)}",
                 param="ids",
             )
+        return ids
+
+    def _ids(self, param: str, ids: Sequence[int] | np.ndarray) -> list[int]:
+        listed = list(ids) if isinstance(ids, np.ndarray) else ids
+        check_token_ids(param, listed, self.config.vocab_size)
+        return [int(token) for token in listed]
 
     def _open(self) -> Runtime:
         if self._runtime is None:
@@ -202,8 +219,7 @@ class LLM:
         if isinstance(prompt, str):
             bos = self.tokenizer.bos_id
             return [*([] if bos is None else [bos]), *self.tokenizer.encode(prompt)]
-        check_token_ids("prompt", prompt, self.config.vocab_size)
-        return list(prompt)
+        return self._ids("prompt", prompt)
 
     def _render(self, messages: Sequence[Message]) -> list[int]:
         if self._template is None:
@@ -212,13 +228,20 @@ class LLM:
             isinstance(message, Mapping) for message in messages
         ):
             raise RequestError(
-                f"messages must be a list of objects, found {messages!r}", param="messages"
+                f"messages must be a list of objects, found {shown(messages)}", param="messages"
             )
         return encode_chat(self.tokenizer, self._template, [dict(m) for m in messages])
 
     def _job(self, prompt: Sequence[int], options: Keywords) -> Job:
+        chosen = Options.of(options)
+        if chosen.asks_for_drafts and not self.has_drafter:
+            raise RequestError(
+                f"num_draft_tokens is {chosen.num_draft_tokens} and no drafter is loaded; "
+                "give load() a draft_model, or leave it 'auto' or 0",
+                param="num_draft_tokens",
+            )
         self._open()
-        return Job(prompt, Options.of(options), self._defaults, self.tokenizer)
+        return Job(prompt, chosen, self._defaults, self.tokenizer)
 
     def _queue(self, job: Job) -> Job:
         job.request_id = self._engine.submit(job.request)
@@ -248,11 +271,13 @@ class LLM:
                     self._jobs[event.request_id].feed(event)
         except BaseException as error:
             self._engine = runtime.new_engine()
-            failure = MtpError(f"the engine failed: {error!r}")
+            failure = EngineStopped(f"the engine failed: {shown(error)}")
             for request_id, job in self._jobs.items():
                 if not job.is_done:
                     job.feed(Failed(request_id, failure))
             self._jobs.clear()
+            if isinstance(error, Exception):
+                raise failure from error
             raise
 
     def _drop(self, job: Job) -> None:

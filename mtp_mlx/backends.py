@@ -8,13 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from mtp_mlx.checkpoint import (
-    check_tokenizers,
+    Checkpoint,
     find_drafter,
     find_folder,
     open_drafter,
     open_target,
 )
-from mtp_mlx.config import TargetConfig
+from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.errors import DrafterMismatch, MtpError, RequestError
 from mtp_mlx.request import Event, Request
 
@@ -51,6 +51,14 @@ class Pair:
     note: str | None
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A pair whose files are checked and whose weights are not read yet."""
+
+    target: Checkpoint[TargetConfig]
+    drafter: Checkpoint[DrafterConfig] | None
+
+
 def find_pair(model: str | Path, draft_model: str | Path | None) -> Pair:
     """Resolve what the user asked for. An explicit drafter that is not there is an error."""
     target = find_folder(model)
@@ -63,31 +71,32 @@ def find_pair(model: str | Path, draft_model: str | Path | None) -> Pair:
     return Pair(target, find_folder(draft_model), None)
 
 
-def open_runtime(
-    pair: Pair, max_num_seqs: int, dtype: str | None, backend: str
-) -> tuple[Runtime, TargetConfig]:
-    """Check and load a pair. Raises CheckpointError and its kind before any weight is read."""
+def open_pair(pair: Pair) -> Opened:
+    """Check headers, configs and names of a pair. Raises CheckpointError; reads no weights."""
+    target = open_target(pair.target)
+    if pair.drafter is None:
+        return Opened(target, None)
+    if pair.drafter.resolve() == pair.target.resolve():
+        raise DrafterMismatch(f"{pair.drafter}: target and drafter are the same folder")
+    return Opened(target, open_drafter(pair.drafter, target.config))
+
+
+def load_runtime(opened: Opened, max_num_seqs: int, dtype: str | None, backend: str) -> Runtime:
+    """Read the weights of a checked pair. Raises CheckpointError, RequestError."""
     if backend not in ("mlx", "numpy"):
         raise RequestError(f"backend must be 'mlx' or 'numpy', found {backend!r}", param="backend")
     if dtype is not None and dtype not in DTYPES:
         raise RequestError(f"dtype must be one of {DTYPES}, found {dtype!r}", param="dtype")
-    target = open_target(pair.target)
-    drafter = None
-    if pair.drafter is not None:
-        if pair.drafter.resolve() == pair.target.resolve():
-            raise DrafterMismatch(f"{pair.drafter}: target and drafter are the same folder")
-        drafter = open_drafter(pair.drafter, target.config)
-        check_tokenizers(pair.target, pair.drafter)
     if backend == "numpy":
         if dtype not in (None, "float32"):
             raise RequestError("the numpy backend computes in float32 only", param="dtype")
         from mtp_mlx.reference.runtime import NumpyRuntime
 
-        return NumpyRuntime(target, drafter, max_num_seqs), target.config
+        return NumpyRuntime(opened.target, opened.drafter, max_num_seqs)
     _require_mlx()
     from mtp_mlx.engine.runtime import MlxRuntime
 
-    return MlxRuntime(target, drafter, max_num_seqs, dtype), target.config
+    return MlxRuntime(opened.target, opened.drafter, max_num_seqs, dtype)
 
 
 def _require_mlx() -> None:

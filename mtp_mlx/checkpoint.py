@@ -72,6 +72,8 @@ def open_drafter(folder: Path, target: TargetConfig) -> Checkpoint[DrafterConfig
 
 def find_folder(model: str | Path) -> Path:
     """The folder a model argument names; today that is a path."""
+    if not str(model):
+        raise ModelNotFound("the model's name is empty; give the path of a downloaded checkpoint")
     with suppress(OSError, RuntimeError):  # a name too long for the system; a ~user it lacks
         folder = Path(model).expanduser()
         if folder.is_dir():

@@ -7,11 +7,14 @@ from typing import Any
 from mtp_mlx.errors import CheckpointError
 
 _MISSING = object()
+_SHOWN_BITS = 256
 _SHOWN_CHARS = 120
 
 
 def shown(value: object) -> str:
     """An untrusted value on one short line."""
+    if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:  # Python refuses to print more
+        return f"an integer of {value.bit_length()} bits"
     return _short(repr(value))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TypedDict, TypeVar
 
 from mtp_mlx.errors import RequestError
+from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults
 from mtp_mlx.request import MAX_DRAFT_TOKENS, MAX_SEED, Sampling, check_integer
 
@@ -29,8 +30,8 @@ class Keywords(TypedDict, total=False):
     min_p: float | None
     seed: int | None
     max_tokens: int | None
-    stop: str | Sequence[str]
-    num_draft_tokens: int | str
+    stop: str | Sequence[str] | None
+    num_draft_tokens: int | str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ class Options:
     min_p: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
-    stop: str | Sequence[str] = ()
-    num_draft_tokens: int | str = "auto"
+    stop: str | Sequence[str] | None = ()
+    num_draft_tokens: int | str | None = "auto"
 
     @staticmethod
     def of(values: Keywords) -> "Options":
@@ -68,23 +69,29 @@ class Options:
 
     def stops(self) -> tuple[str, ...]:
         """The stop strings."""
+        if self.stop is None:
+            return ()
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         if not isinstance(stop, list | tuple) or not all(isinstance(s, str) for s in stop):
-            raise RequestError(f"stop must be strings, found {self.stop!r}", param="stop")
+            raise RequestError(f"stop must be strings, found {shown(self.stop)}", param="stop")
         return tuple(stop)
 
     def draft_tokens(self) -> int:
         """Drafts a round."""
-        if self.num_draft_tokens == "auto":
+        if self.num_draft_tokens is None or self.num_draft_tokens == "auto":
             return AUTO_DRAFT_TOKENS
         if isinstance(self.num_draft_tokens, str):
             raise RequestError(
                 f"num_draft_tokens must be 'auto' or 0 to {MAX_DRAFT_TOKENS}, "
-                f"found {self.num_draft_tokens!r}",
+                f"found {shown(self.num_draft_tokens)}",
                 param="num_draft_tokens",
             )
-        check_integer("num_draft_tokens", self.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
-        return self.num_draft_tokens
+        return check_integer("num_draft_tokens", self.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
+
+    @property
+    def asks_for_drafts(self) -> bool:
+        """True for an explicit number of drafts, which a model without drafter cannot give."""
+        return isinstance(self.num_draft_tokens, int) and self.num_draft_tokens > 0
 
 
 def _or(value: Value | None, default: Value) -> Value:

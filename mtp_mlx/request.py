@@ -1,11 +1,12 @@
 """What a caller asks of the engine, and what it reports back. Token ids only, no text."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from mtp_mlx.errors import ContextLengthExceeded, RequestError
+from mtp_mlx.fields import shown
 
 # Below this temperature sampling is greedy.
 GREEDY_BELOW = 1e-5
@@ -22,7 +23,7 @@ class Sampling:
     """How tokens are chosen: filters in the order temperature, top_k, top_p, min_p, then noise.
 
     top_k 0, top_p 1 and min_p 0 switch a filter off; temperature 0 is greedy; `seed` keys the
-    noise.     Raises RequestError naming the value that is out of range.
+    noise. Raises RequestError naming the value that is out of range.
     """
 
     temperature: float = 0.0
@@ -32,46 +33,54 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, 0.0, 1e4)
-        check_integer("top_k", self.top_k, 0, 1 << 30)
-        check_number("top_p", self.top_p, 0.0, 1.0)
-        if self.top_p == 0.0:
+        plain = {
+            "temperature": check_number("temperature", self.temperature, 0.0, 1e4),
+            "top_k": check_integer("top_k", self.top_k, 0, 1 << 30),
+            "top_p": check_number("top_p", self.top_p, 0.0, 1.0),
+            "min_p": check_number("min_p", self.min_p, 0.0, 1.0),
+            "seed": check_integer("seed", self.seed, 0, MAX_SEED),
+        }
+        if plain["top_p"] == 0.0:
             raise RequestError("top_p must be above 0, found 0", param="top_p")
-        check_number("min_p", self.min_p, 0.0, 1.0)
-        check_integer("seed", self.seed, 0, MAX_SEED)
+        for name, value in plain.items():  # NumPy's numbers become Python's
+            object.__setattr__(self, name, value)
 
     @property
     def is_greedy(self) -> bool:
         return self.temperature < GREEDY_BELOW
 
 
-def check_number(param: str, value: object, low: float, high: float) -> None:
-    """Raise RequestError unless `value` is a finite number from low to high."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
+def check_number(param: str, value: Any, low: float, high: float) -> float:
+    """`value` as a float; raises RequestError unless it is a number from low to high."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # NaN fails the comparison
         raise RequestError(
-            f"{param} must be a number from {low:g} to {high:g}, found {value!r}", param=param
+            f"{param} must be a number from {low:g} to {high:g}, found {shown(value)}", param=param
         )
+    return float(value)
 
 
-def check_integer(param: str, value: object, low: int, high: int) -> None:
-    """Raise RequestError unless `value` is an integer (no boolean) from low to high."""
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if not is_integer or not low <= value <= high:
+def check_integer(param: str, value: object, low: int, high: int) -> int:
+    """`value` as an int; raises RequestError unless it is an integer from low to high."""
+    if not _is_integer(value, low, high):
         raise RequestError(
-            f"{param} must be an integer from {low} to {high}, found {value!r}", param=param
+            f"{param} must be an integer from {low} to {high}, found {shown(value)}", param=param
         )
+    return int(value)
+
+
+def _is_integer(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
 
 
 def check_token_ids(param: str, ids: object, vocab_size: int) -> None:
     """Raise RequestError unless `ids` is a sequence of ids that the embedding table holds."""
     if not isinstance(ids, list | tuple):
-        raise RequestError(f"{param} must be a list of token ids, found {ids!r}", param=param)
+        raise RequestError(f"{param} must be a list of token ids, found {shown(ids)}", param=param)
     for index, token in enumerate(ids):
-        is_integer = isinstance(token, int) and not isinstance(token, bool)
-        if not is_integer or not 0 <= token < vocab_size:
+        if not _is_integer(token, 0, vocab_size - 1):
             raise RequestError(
-                f"{param}[{index}] is {token!r}; token ids of this model go from 0 to "
+                f"{param}[{index}] is {shown(token)}; token ids of this model go from 0 to "
                 f"{vocab_size - 1}",
                 param=param,
             )

@@ -259,9 +259,8 @@ def _finite_float(digits: str) -> float:
 
 
 def _check_metadata(path: Path, metadata: object) -> None:
-    if metadata is None:  # as MLX writes a file that has none
-        return
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    values = {} if metadata is None else metadata  # MLX writes null where there is none
+    if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
         found = _show(metadata)
         raise CheckpointError(f"{_file(path)}: __metadata__: expected strings only, found {found}")
 

@@ -25,7 +25,8 @@ BAD_IDS = [
     5,
     2.5,
     {2: 3},
-    np.array([2, 3]),
+    np.array([2.5, 3.0]),
+    np.array([[2, 3]]),
     (token for token in (2, 3)),
     b"text",
 ]
@@ -347,7 +348,9 @@ def test_auto_finds_the_drafter_beside_the_target_or_says_that_there_is_none(tmp
     with mtp_mlx.load(target) as llm:
         assert not llm.has_drafter
         assert "no drafter beside" in llm.note
-        assert llm.generate([2, 9], max_tokens=3, num_draft_tokens=3).spec.drafted == 0
+        assert llm.generate([2, 9], max_tokens=3).spec.drafted == 0
+        with pytest.raises(mtp_mlx.RequestError, match="no drafter is loaded"):
+            llm.generate([2, 9], max_tokens=3, num_draft_tokens=3)
     shutil.copytree(folders()[1], tmp_path / "target-assistant")
     for folder in (target, str(target), f"{target}/"):
         with mtp_mlx.load(folder) as llm:
@@ -357,6 +360,36 @@ def test_auto_finds_the_drafter_beside_the_target_or_says_that_there_is_none(tmp
         with mtp_mlx.load(target, draft_model=none) as llm:
             assert not llm.has_drafter
             assert llm.note is None
+
+
+def test_numpy_integers_are_ids_and_none_is_the_default():
+    target, drafter = folders()
+    with mtp_mlx.load(target, draft_model=drafter) as llm:
+        plain = llm.generate([2, 9, 5], max_tokens=6, seed=np.int64(3))
+        for ids in (np.array([2, 9, 5]), list(np.array([2, 9, 5])), (2, np.int32(9), 5)):
+            again = llm.generate(ids, max_tokens=6, seed=3, stop=None, num_draft_tokens=None)
+            assert again.token_ids == plain.token_ids
+        assert llm.logits(np.array([2, 9, 5])).shape == (3, 256)
+
+
+@pytest.mark.parametrize("value", [10**400, 10**5000, -(10**400)], ids=["400", "5000", "-400"])
+@pytest.mark.parametrize("name", ["temperature", "top_k", "seed", "max_tokens", "num_draft_tokens"])
+def test_a_huge_number_is_a_request_error_on_one_short_line(name, value):
+    target, drafter = folders()
+    with (
+        mtp_mlx.load(target, draft_model=drafter) as llm,
+        pytest.raises(mtp_mlx.RequestError, match=f"{name}.*bits") as caught,
+    ):
+        llm.generate([2, 9], **{name: value})
+    assert len(str(caught.value)) < 200
+
+
+def test_a_bad_prompt_of_a_batch_is_named_by_its_number():
+    target, _ = folders()
+    with mtp_mlx.load(target, draft_model=None) as llm:
+        with pytest.raises(mtp_mlx.RequestError, match=r"prompts\[1\]: prompt\[1\] is 999"):
+            llm.batch([[2, 3], [2, 999]])
+        assert is_unharmed(llm)
 
 
 def test_bfloat16_runs_to_the_end():

@@ -24,6 +24,7 @@ STDERR = 2
 EXIT_INTERRUPTED = 130
 EXIT_USAGE = 2
 EXIT_ERROR = 1
+SERVER_FAULT = 500  # statuses from here on are not the caller's fault
 
 
 class LazyGroup(click.Group):
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except MtpError as error:
         param = error.param if isinstance(error, RequestError) else None
-        _complain(arguments, str(error), error.code, param)
+        _complain(arguments, str(error), error.code, param, is_ours=error.status >= SERVER_FAULT)
         code = error.exit_code
     except click.Abort:
         code = EXIT_INTERRUPTED
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = _abandon_stdout()
     except OSError as error:
         _settle_stdout()  # it may be the one that failed
-        _complain(arguments, str(error), "io", None)
+        _complain(arguments, str(error), "io", None, is_ours=True)
         code = EXIT_ERROR
     _settle_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is near; no traceback from it
@@ -114,10 +115,13 @@ def _abandon_stdout() -> int:
     return 0
 
 
-def _complain(arguments: list[str], message: str, code: str, param: str | None) -> None:
-    """One line on stderr; with --json also one object on stdout."""
+def _complain(
+    arguments: list[str], message: str, code: str, param: str | None, *, is_ours: bool = False
+) -> None:
+    """One line on stderr; with --json also an object on stdout. `is_ours`: no fault of the call."""
     line = " ".join(message.split())
     print(f"mtp-mlx: {line}", file=sys.stderr)
     if "--json" in arguments:
-        body = {"message": line, "type": "invalid_request_error", "param": param, "code": code}
+        kind = "server_error" if is_ours else "invalid_request_error"
+        body = {"message": line, "type": kind, "param": param, "code": code}
         print(json.dumps({"error": body}))
