@@ -60,7 +60,7 @@ def check_number(param: str, value: Any, low: float, high: float) -> float:
     return float(value)
 
 
-def check_integer(param: str, value: object, low: int, high: int) -> int:
+def check_integer(param: str, value: Any, low: int, high: int) -> int:
     """`value` as an int; raises RequestError unless it is an integer from low to high."""
     if not _is_integer(value, low, high):
         raise RequestError(
