@@ -38,14 +38,18 @@ def load(
 ) -> "LLM":
     """Load a target and its drafter from checkpoint folders.
 
-    draft_model: a folder, "auto" (the one beside the target, or none), or None. max_num_seqs: rows
-    decoded together, 1 to 64. dtype: "float32" or "bfloat16"; None is the checkpoint's own on a GPU
-    and float32 on CPU. backend: "mlx", or "numpy" for the slow reference without MLX.
+    draft_model: a folder, "auto" (the one beside the target, or none), None or "none".
+    max_num_seqs: rows decoded together, 1 to 64. dtype: "float32" or "bfloat16"; None is the
+    checkpoint's own on a GPU (bfloat16 for float16) and float32 on CPU. backend: "mlx", or "numpy"
+    for the slow reference without MLX.
 
     Raises CheckpointError (damaged, missing or unsupported files, a drafter that does not fit)
     before anything is half loaded, RequestError for a bad argument.
     """
     check_integer("max_num_seqs", max_num_seqs, 1, MAX_NUM_SEQS)
+    for param, value in (("model", model), ("draft_model", draft_model or "none")):
+        if not isinstance(value, str | Path):
+            raise RequestError(f"{param} must be a path, found {shown(value)}", param=param)
     pair = find_pair(model, draft_model)
     opened = open_pair(pair)
     config = opened.target.config
@@ -105,10 +109,13 @@ class LLM:
 
     def close(self) -> None:
         """Free the weights; later calls raise EngineStopped. Closing twice does nothing."""
-        if self._runtime is not None:
-            self._runtime = None
-            self._jobs.clear()
-            del self._engine
+        if self._runtime is None:
+            return
+        runtime = self._open()
+        self._runtime = None
+        self._jobs.clear()
+        del self._engine
+        runtime.close()
 
     @property
     def has_drafter(self) -> bool:
@@ -119,7 +126,10 @@ class LLM:
         return self._open().peak_memory_bytes()
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[Keywords]) -> Reply:
-        """The reply to a raw prompt: a string gets one BOS, token ids are taken as they are."""
+        """The reply to a raw prompt: a string gets one BOS, token ids are taken as they are.
+
+        Control tokens spelled in a string (`<|turn>`) stay plain text; use chat, or ids.
+        """
         return self._finish(self._submit(self._encode(prompt), options))
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Keywords]) -> Reply:
@@ -127,7 +137,10 @@ class LLM:
         return self._finish(self._submit(self._render(messages), options))
 
     def stream(self, prompt: Prompt, **options: Unpack[Keywords]) -> "Stream":
-        """The reply as chunks, one a round; `prompt` is text, token ids or messages."""
+        """The reply as chunks, one a round; `prompt` is text, token ids or messages.
+
+        Rows decode together: while one stream is read, the others go on as well.
+        """
         return Stream(self, self._submit(self._any(prompt), options))
 
     def batch(
@@ -145,6 +158,10 @@ class LLM:
         if not isinstance(prompts, list | tuple):
             raise RequestError(
                 f"prompts must be a list of prompts, found {shown(prompts)}", param="prompts"
+            )
+        if each is not None and not all(isinstance(own, Mapping) for own in each):
+            raise RequestError(
+                f"each must hold dicts of options, found {shown(each)}", param="each"
             )
         if each is not None and len(each) != len(prompts):
             raise RequestError(
@@ -199,7 +216,7 @@ class LLM:
         return ids
 
     def _ids(self, param: str, ids: Sequence[int] | np.ndarray) -> list[int]:
-        listed = list(ids) if isinstance(ids, np.ndarray) else ids
+        listed = list(ids) if isinstance(ids, np.ndarray | range) else ids
         check_token_ids(param, listed, self.config.vocab_size)
         return [int(token) for token in listed]
 
@@ -326,7 +343,9 @@ class Stream:
     def reply(self) -> Reply:
         """The whole reply, once it has ended."""
         if not self._job.is_done:
-            raise EngineStopped("the stream has not ended yet")
+            raise RequestError(
+                "the reply is not complete; iterate over the stream to its end first"
+            )
         return self._job.reply()
 
     def __enter__(self) -> "Stream":

@@ -10,23 +10,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_target
 from mtp_mlx.errors import CheckpointError, DrafterMismatch, ModelNotFound
 from mtp_mlx.fields import Fields, shown_name
+from mtp_mlx.files import check_unchanged, read_json, read_small, stat_snapshot
 from mtp_mlx.keys import canonical_key, is_unused
 from mtp_mlx.quantization import Quantization, QuantSpec
-from mtp_mlx.validate import (
-    TensorInfo,
-    check_unchanged,
-    checkpoint_files,
-    read_checkpoint,
-    read_json,
-    read_small,
-    stat_snapshot,
-)
+from mtp_mlx.validate import TensorInfo, checkpoint_files, read_checkpoint
 
 Config = TypeVar("Config", TargetConfig, DrafterConfig)
 
@@ -36,6 +30,7 @@ FLOATS = ("F32", "F16", "BF16")
 INTEGERS = ("I32", "I64")
 PACKED_BITS = 32  # quantised weights are stored in uint32
 _KEY = re.compile(r"[A-Za-z0-9_.]{1,200}")  # wider than the name of any tensor of any Gemma
+_SUFFIX = re.compile(r"-(\d+bit|bf16|mxfp\d+|nvfp4)$")  # what converters add to a name
 _SHARED_PARTS = re.compile(r"layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm|v_norm)\.")
 
 
@@ -71,7 +66,7 @@ def open_drafter(folder: Path, target: TargetConfig) -> Checkpoint[DrafterConfig
 
 
 def find_folder(model: str | Path) -> Path:
-    """The folder a model argument names; today that is a path."""
+    """The folder that a model argument names by its path. Raises ModelNotFound."""
     if not str(model):
         raise ModelNotFound("the model's name is empty; give the path of a downloaded checkpoint")
     with suppress(OSError, RuntimeError):  # a name too long for the system; a ~user it lacks
@@ -87,9 +82,18 @@ def find_folder(model: str | Path) -> Path:
 
 
 def find_drafter(target: Path) -> Path | None:
-    """The drafter beside a target, as NAME-assistant (the published naming), or None."""
-    beside = target.resolve().with_name(target.resolve().name + "-assistant")
-    return beside if beside.is_dir() else None
+    """The drafter beside a target, or None.
+
+    Published names are NAME-assistant, with the converters' suffixes: for gemma-4-E4B-it-4bit also
+    gemma-4-E4B-it-assistant and gemma-4-E4B-it-assistant-bf16, the plainest name first.
+    """
+    folder = target.resolve()
+    for name in (folder.name, _SUFFIX.sub("", folder.name)):
+        beside = folder.parent.glob(f"{escape(name)}-assistant*")
+        found = [path for path in beside if (path / CONFIG).is_file()]
+        if found:
+            return min(found, key=lambda path: (len(path.name), path.name))
+    return None
 
 
 def check_tokenizers(target: Path, drafter: Path) -> None:
@@ -124,6 +128,7 @@ def _tokenizer_digest(path: Path) -> str:
 def _config(folder: Path) -> dict:
     if not folder.is_dir():
         raise ModelNotFound(f"{folder}: no such folder; give the path of a downloaded checkpoint")
+    checkpoint_files(folder)  # says first what is no checkpoint at all
     return read_json(folder / CONFIG)
 
 

@@ -185,9 +185,9 @@ def read_drafter(values: Mapping[str, Any], source: str) -> DrafterConfig:
     text = top.section("text_config")
     _check_text(top, text)
     count = text.integer("num_hidden_layers", 1, MAX_LAYERS)
-    shared = text.integer("num_kv_shared_layers", 0, count, default=0) or count
-    if shared != count:
-        raise text.fail("num_kv_shared_layers", f"{count}, all layers of a drafter", shared)
+    shared = text.values.get("num_kv_shared_layers")
+    if shared not in (None, 0, count):
+        raise text.fail("num_kv_shared_layers", f"{count} (all layers of a drafter) or 0", shared)
     if _per_layer_dim(text) or text.flag("enable_moe_block"):
         raise UnsupportedModel(f"{source}: drafters with per-layer inputs or experts are not known")
     return DrafterConfig(
@@ -309,14 +309,16 @@ def _head_geometry(text: Fields, index: int, kind: Kind) -> tuple[int, int]:
     """(head size, K/V heads) of one layer, whichever dialect the file speaks."""
     head_dim = text.integer("head_dim", 1, MAX_HEAD_DIM)
     kv_heads = text.integer("num_key_value_heads", 1, MAX_HEADS)
+    if text.has("per_layer_config"):
+        own = _own_section(text.section("per_layer_config"), index, kind)
+        if own is None:
+            return head_dim, kv_heads
+        kv_heads = own.integer("num_key_value_heads", 1, MAX_HEADS, default=kv_heads)
+        if kind == "sliding":
+            return own.integer("head_dim", 1, MAX_HEAD_DIM, default=head_dim), kv_heads
+        return own.integer("head_dim", 1, MAX_HEAD_DIM), kv_heads
     if kind == "sliding":
         return head_dim, kv_heads
-    if text.has("per_layer_config"):
-        own = _own_section(text.section("per_layer_config"), index)
-        return (
-            own.integer("head_dim", 1, MAX_HEAD_DIM),
-            own.integer("num_key_value_heads", 1, MAX_HEADS, default=kv_heads),
-        )
     head_dim = text.integer("global_head_dim", 1, MAX_HEAD_DIM)
     if text.flag("attention_k_eq_v"):
         if text.get("num_global_key_value_heads") is None:
@@ -325,11 +327,13 @@ def _head_geometry(text: Fields, index: int, kind: Kind) -> tuple[int, int]:
     return head_dim, kv_heads
 
 
-def _own_section(per_layer: Fields, index: int) -> Fields:
-    """The entry of one layer; its key may be zero-padded ("05")."""
+def _own_section(per_layer: Fields, index: int, kind: Kind) -> Fields | None:
+    """The entry of one layer; its key may be zero-padded ("05"). A full layer must have one."""
     for key in per_layer.values:
         if (key.lstrip("0") or "0") == str(index):
             return per_layer.section(key)
+    if kind == "sliding":
+        return None
     raise CheckpointError(
         f"{per_layer.source}: {per_layer.prefix} has no entry for layer {index}, a full layer"
     )
@@ -363,6 +367,4 @@ def _last_owners(layers: tuple[LayerSpec, ...], owning: int) -> dict[Kind, int]:
     donors: dict[Kind, int] = {}
     for layer in layers[:owning]:
         donors[layer.kind] = layer.index
-    if not donors:
-        raise CheckpointError("the target owns no K/V layer")
     return donors

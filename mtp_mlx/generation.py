@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtp_mlx.fields import Fields
-from mtp_mlx.validate import read_json
+from mtp_mlx.files import read_json
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ def read_defaults(folder: Path, vocab_size: int) -> Defaults:
         return Defaults()
     fields = Fields(read_json(path), str(path))
     eos_ids = fields.token_ids("eos_token_id", vocab_size)
-    if not fields.flag("do_sample"):
+    is_sampled = fields.flag("do_sample") or (
+        not fields.has("do_sample") and fields.has("temperature")
+    )
+    if not is_sampled:
         return Defaults(eos_ids=eos_ids)
     top_p = _number(fields, "top_p", 1.0, 1.0)
     if top_p == 0.0:

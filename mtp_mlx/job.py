@@ -80,7 +80,7 @@ class Job:
             for index, (token, origin) in enumerate(zip(event.ids, event.origins, strict=True))
         )
         self._ids.extend(event.ids)
-        if event.origins[0] != "prefill":
+        if event.origins[:1] != ("prefill",):
             self._rounds.append((event.drafted, event.accepted))
         self._emit("".join(token.text for token in tokens), tokens)
 

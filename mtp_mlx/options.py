@@ -12,7 +12,7 @@ from mtp_mlx.request import MAX_DRAFT_TOKENS, MAX_SEED, Sampling, check_integer
 
 Value = TypeVar("Value")
 
-# Drafts a round for "auto", until the draft-length policy decides.
+# Drafts a round for "auto".
 AUTO_DRAFT_TOKENS = 3
 
 

@@ -129,7 +129,8 @@ class Tokens:
     """Tokens emitted by one round (or by prefill: its first token).
 
     `origins[i]`: "prefill", "draft" (proposed and accepted), "target" (ends a round with drafts),
-    "plain" (a round without). `drafted` counts the round's proposals, `accepted` those emitted.
+    "plain" (a round without). `drafted` counts the round's proposals, `accepted` those emitted. A
+    round that was dropped, because a draft led the target to NaN, has drafts and no tokens.
     """
 
     request_id: int

@@ -401,3 +401,38 @@ def test_bfloat16_runs_to_the_end():
         ]
         assert llm.logits(prompt_ids()).dtype == np.float32
     assert [len(reply.token_ids) for reply in replies] == [8, 8]
+
+
+def test_an_image_in_a_chat_is_refused_and_text_parts_are_read():
+    target, drafter = folders()
+    text = {"type": "text", "text": "hello"}
+    image = {"type": "image_url", "image_url": {"url": "http://localhost/x.png"}}
+    with mtp_mlx.load(target, draft_model=drafter) as llm:
+        with pytest.raises(mtp_mlx.Unsupported, match="image_url"):
+            llm.chat([{"role": "user", "content": [text, image]}], max_tokens=2)
+        assert is_unharmed(llm)
+
+
+def test_a_folder_that_is_no_checkpoint_says_so(tmp_path):
+    with pytest.raises(mtp_mlx.ModelNotFound, match=r"no checkpoint|no .*safetensors") as empty:
+        mtp_mlx.load(tmp_path)
+    assert empty.value.exit_code == 5
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(mtp_mlx.UnsupportedModel, match="unsupported format") as foreign:
+        mtp_mlx.load(tmp_path)
+    assert foreign.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", [None, b"/tmp", 3, ["a"]])
+def test_a_model_that_is_no_path_is_a_request_error(value):
+    with pytest.raises(mtp_mlx.RequestError, match="model must be a path"):
+        mtp_mlx.load(value)
+
+
+def test_converters_names_find_the_drafter_too(tmp_path):
+    target, drafter = folders()
+    quantised = tmp_path / "gemma-4-E4B-it-4bit"
+    shutil.copytree(target, quantised)
+    shutil.copytree(drafter, tmp_path / "gemma-4-E4B-it-assistant-bf16")
+    with mtp_mlx.load(quantised) as llm:
+        assert llm.has_drafter

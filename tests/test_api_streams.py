@@ -80,7 +80,7 @@ def test_leaving_a_stream_cancels_its_request():
 def test_cancelling_before_the_first_chunk_gives_an_empty_reply():
     llm = loaded()
     stream = llm.stream(prompt_ids(), max_tokens=5)
-    with pytest.raises(mtp_mlx.EngineStopped, match="not ended"):
+    with pytest.raises(mtp_mlx.RequestError, match="not complete"):
         _ = stream.reply
     stream.cancel()
     assert (stream.reply.text, stream.reply.token_ids) == ("", ())

@@ -338,7 +338,8 @@ def test_end_ids_of_a_config_are_the_union_of_both_levels(outer, inner, expected
         ({"eos_token_id": 7}, Defaults(eos_ids=(7,))),
         ({"eos_token_id": [1, 106]}, Defaults(eos_ids=(1, 106))),
         ({"eos_token_id": None, "do_sample": None}, Defaults()),
-        ({"temperature": 0.7, "top_k": 5}, Defaults()),
+        ({"temperature": 0.7, "top_k": 5}, Defaults(temperature=0.7, top_k=5)),
+        ({"top_k": 5}, Defaults()),
         ({"do_sample": False, "temperature": 0.7, "eos_token_id": 3}, Defaults(eos_ids=(3,))),
         ({"do_sample": True}, Defaults(temperature=1.0)),
         (

@@ -223,7 +223,7 @@ class Engine:
             return [self._fail(sequence)]
         self.cache.scrub(sequence.slot)
         sequence.parked = "a draft led the target to NaN or infinity"
-        return []
+        return [Tokens(sequence.id, (), (), length, 0)]
 
     def _fail(self, sequence: Sequence) -> Event:
         """End a row with NaN; its slots are zeroed before anyone reuses them."""

@@ -1,5 +1,6 @@
 """A loaded pair on MLX: the engine, and the models outside a generation."""
 
+import gc
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -30,6 +31,12 @@ class MlxRuntime:
     @property
     def has_drafter(self) -> bool:
         return self._drafter is not None
+
+    def close(self) -> None:
+        """Give the memory of the weights back to the system."""
+        del self._target, self._drafter
+        gc.collect()
+        mx.clear_cache()
 
     def new_engine(self) -> Engine:
         """An engine with empty slots; it shares the weights."""

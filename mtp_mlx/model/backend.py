@@ -13,5 +13,5 @@ def read_ints(array: mx.array) -> list[int]:
 
 @cache
 def on_gpu() -> bool:
-    """True on Metal and CUDA, where `mx.fast` kernels and compiled graphs pay."""
+    """True on Metal and CUDA, where compiled elementwise kernels pay."""
     return mx.default_device().type == mx.DeviceType.gpu

@@ -1,12 +1,13 @@
 """Reading a checked checkpoint into MLX: every weight evaluated before the model is used."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import mlx.core as mx
 
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
-from mtp_mlx.errors import CheckpointError, RequestError
+from mtp_mlx.errors import CheckpointError, DoesNotFit, RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.keys import is_always_read
 from mtp_mlx.model.backend import on_gpu
@@ -22,8 +23,8 @@ _ORDERING = "masked_embedding.token_ordering"
 def compute_dtype(checkpoint: Checkpoint[TargetConfig], wanted: str | None) -> mx.Dtype:
     """The type of activations: as asked, else the checkpoint's own on a GPU, float32 on CPU.
 
-    float16 is never used: its range is too small for Gemma 4's activations. Raises RequestError for
-    a type this backend cannot compute in.
+    float16 becomes bfloat16: its range is too small for Gemma 4's activations. Raises RequestError
+    for a type this backend cannot compute in.
     """
     if wanted is not None:
         has_experts = any(layer.experts for layer in checkpoint.config.layers)
@@ -34,9 +35,8 @@ def compute_dtype(checkpoint: Checkpoint[TargetConfig], wanted: str | None) -> m
                 param="dtype",
             )
         return DTYPES[wanted]
-    norm = checkpoint.tensors.get("norm.weight")
-    is_bfloat = norm is not None and norm.dtype == "BF16"
-    return mx.bfloat16 if is_bfloat and on_gpu() else mx.float32
+    is_half = any(info.dtype in ("BF16", "F16") for info in checkpoint.tensors.values())
+    return mx.bfloat16 if is_half and on_gpu() else mx.float32
 
 
 def load_target(checkpoint: Checkpoint[TargetConfig], dtype: mx.Dtype) -> Target:
@@ -64,6 +64,11 @@ def _arrays(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
         arrays = _read(checkpoint, dtype)
     except (RuntimeError, KeyError) as error:  # MLX's word for a file that is not as its header was
         checkpoint.check_unchanged()
+        if "malloc" in str(error) or "memory" in str(error):
+            raise DoesNotFit(
+                f"{checkpoint.folder}: the weights do not fit in memory: {shown(error)}; "
+                "load a smaller or quantised checkpoint"
+            ) from error
         raise CheckpointError(f"{checkpoint.folder}: cannot be read: {shown(error)}") from error
     checkpoint.check_unchanged()
     for key, array in arrays.items():
@@ -77,15 +82,19 @@ def _read(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
     """All tensors by canonical key, cast, split and evaluated, so that no fused copy stays."""
     arrays: dict[str, mx.array] = {}
     for file in checkpoint.files:
-        loaded = mx.load(str(file), format="safetensors")
-        assert isinstance(loaded, dict)
-        for key, info in checkpoint.tensors.items():
-            if info.file == file:
-                array = loaded[info.name]
-                arrays[key] = array.astype(dtype) if array.dtype in _FLOATS else array
+        keys = {key: info.name for key, info in checkpoint.tensors.items() if info.file == file}
+        arrays |= _read_file(file, keys, dtype)
     arrays = split_experts(arrays)
     mx.eval(arrays)
     return arrays
+
+
+def _read_file(file: Path, names: Mapping[str, str], dtype: mx.Dtype) -> dict[str, mx.array]:
+    """The tensors `names` (canonical key -> name in the file), floats cast to `dtype`."""
+    loaded = mx.load(str(file), format="safetensors")
+    assert isinstance(loaded, dict)
+    arrays = {key: loaded[name] for key, name in names.items()}
+    return {key: a.astype(dtype) if a.dtype in _FLOATS else a for key, a in arrays.items()}
 
 
 def split_experts(arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:

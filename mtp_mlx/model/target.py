@@ -64,8 +64,7 @@ class DecoderLayer(nn.Module):
 class Target(nn.Module):
     """Gemma 4 from its config and weights (canonical key -> array).
 
-    `weights` is emptied as its tensors are taken. Raises CheckpointError for a missing, unexpected
-    or misshapen tensor.
+    Raises CheckpointError for a missing, unexpected or misshapen tensor.
     """
 
     def __init__(self, config: TargetConfig, weights: Mapping[str, mx.array]) -> None:

@@ -108,6 +108,10 @@ class NumpyRuntime:
     def has_drafter(self) -> bool:
         return self._drafter is not None
 
+    def close(self) -> None:
+        """Let go of the weights."""
+        del self._target, self._drafter
+
     def new_engine(self) -> NumpyEngine:
         """An engine with no rows; it shares the weights."""
         return NumpyEngine(self._target, self._drafter, self._max_num_seqs)

@@ -28,11 +28,13 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+from jinja2 import nodes
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from mtp_mlx.errors import CheckpointError, RequestError
+from mtp_mlx.errors import CheckpointError, RequestError, Unsupported
+from mtp_mlx.files import read_json, read_small
 from mtp_mlx.text.tokenizer import CONFIG_NAME, Tokenizer, check_surrogates, named_tokens
-from mtp_mlx.validate import read_json, read_small
 
 FILE_NAME = "chat_template.jinja"
 LIMIT_BYTES = 1 << 20  # Gemma 4's template has about 20 kB
@@ -167,8 +169,21 @@ def _check_chat(messages: list[dict], tools: list[dict] | None) -> None:
         for at, item in enumerate(items):
             for text in _strings(item, f"{param}[{at}]"):
                 check_surrogates(text, f"{param}[{at}]", param)
+    for at, message in enumerate(messages):
+        _check_parts(message.get("content"), f"messages[{at}]")
     if not messages:
         raise RequestError("messages: expected at least one message", param="messages")
+
+
+def _check_parts(content: object, where: str) -> None:
+    """Raises Unsupported for a part of a message that is not text, such as an image."""
+    for part in content if isinstance(content, list) else []:
+        kind = part.get("type", "text") if isinstance(part, dict) else "text"
+        if kind != "text":
+            raise Unsupported(
+                f"{where}: content of type {str(kind)[:40]!r} is not supported; text only",
+                param="messages",
+            )
 
 
 def _strings(value: object, where: str, depth: int = MAX_DEPTH) -> Iterator[str]:
@@ -227,10 +242,20 @@ def _configured(folder: Path) -> str | None:
     return found
 
 
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}` marks the reply for training; it changes nothing in what is written."""
+
+    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     """The sandbox a chat template expects; the same settings and filters as in Transformers."""
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
     )
     environment.filters["tojson"] = _to_json
     del environment.globals["lipsum"]

@@ -28,7 +28,7 @@ from typing import TypeVar
 import tokenizers
 
 from mtp_mlx.errors import CheckpointError, MtpError, RequestError, UnsupportedModel
-from mtp_mlx.validate import read_json, read_small
+from mtp_mlx.files import read_json, read_small
 
 FILE_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"

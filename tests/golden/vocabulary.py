@@ -154,7 +154,7 @@ def tokenizer_config() -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "eos_token": "<eos>",
         "mask_token": "<mask>",
-        "model_max_length": 4096,
+        "model_max_length": int(1e30),
         "pad_token": "<pad>",
         "padding_side": "left",
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -31,7 +31,7 @@ def test_each_file_of_the_corpus_is_answered_as_written(case: Case, path):
             read_header(path)
         message = str(caught.value)
         assert case.refusal in message
-        assert message.startswith("model.safetensors: ")
+        assert "/model.safetensors: " in message
         assert "\n" not in message
     assert time.process_time() - begin < LIMIT_S
 

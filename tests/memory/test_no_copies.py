@@ -6,15 +6,16 @@ nothing. Two things give a copy away: memory in use rises by a buffer, and the b
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from mtp_mlx.engine.engine import Engine
+from mtp_mlx.engine.engine import MAX_DRAFTER_FAULTS, Engine
 from mtp_mlx.engine.round import Flight
 from mtp_mlx.model.cache import FullLayer, WindowLayer
-from mtp_mlx.request import Request, Sampling
+from mtp_mlx.request import Request, Sampling, Tokens
 from tests.memory.long_context import (
     DEEP,
     SMALL,
@@ -71,6 +72,47 @@ def test_plain_steps_run_ahead_in_this_measurement() -> None:
     engine = engine_at(*make_pair(SMALL), (1024,), 0)
     engine.step()
     assert isinstance(engine._flight, Flight)
+
+
+def _plain_behind_drafts(shape: Shape, length: int) -> Engine:
+    """One row that drafts in its first round and is parked when it lands."""
+    engine = engine_at(*make_pair(shape), (length,), 3)
+    engine.sequences[0].drafter_faults = MAX_DRAFTER_FAULTS
+    return engine
+
+
+def _drafting_beside_plain(shape: Shape, length: int) -> Engine:
+    """Two rows, the first of which drafts."""
+    engine = engine_at(*make_pair(shape), (length, length), 3)
+    plain = engine.sequences[1]
+    plain.request = replace(plain.request, num_draft_tokens=0)
+    return engine
+
+
+# How an engine starts, and what each row drafts in every round.
+MIXED = {
+    "a plain step behind drafts": (_plain_behind_drafts, [[3], [0], [0]]),
+    "a drafting beside a plain row": (_drafting_beside_plain, [[3, 0]] * STEPS),
+}
+
+
+@pytest.mark.parametrize("mode", MIXED)
+@pytest.mark.parametrize("model", SHAPES)
+def test_mixed_rounds_need_no_memory_for_a_second_buffer(model: str, mode: str) -> None:
+    engine = MIXED[mode][0](SHAPES[model], LENGTHS["64k"])
+    assert _share_of_a_buffer(engine) < ALLOWANCE
+
+
+@pytest.mark.parametrize("mode", MIXED)
+@pytest.mark.parametrize("model", SHAPES)
+def test_no_buffer_moves_in_mixed_rounds(model: str, mode: str) -> None:
+    start, drafts = MIXED[mode]
+    engine = start(SHAPES[model], LENGTHS["64k"])
+    before = addresses(engine)
+    for drafted in drafts:
+        events = engine.step()
+        assert [event.drafted for event in events if isinstance(event, Tokens)] == drafted
+        assert addresses(engine) == before
 
 
 Write = Callable[..., None]
