@@ -28,7 +28,7 @@ test: setup
 	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: setup
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist load --timeout 900
 
 # Rebuilds the goldens in an environment of their own (torch and Transformers); identical files.
 golden: .venv-golden/ready

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mtp_mlx.api import LLM, Stream, load
     from mtp_mlx.errors import (
-        Cancelled,
         CheckpointError,
         ContextLengthExceeded,
         DoesNotFit,
@@ -26,7 +25,6 @@ __version__ = "0.1.0"
 _HOMES = {
     "api": ("LLM", "Stream", "load"),
     "errors": (
-        "Cancelled",
         "CheckpointError",
         "ContextLengthExceeded",
         "DoesNotFit",
@@ -45,7 +43,6 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "LLM",
-    "Cancelled",
     "CheckpointError",
     "Chunk",
     "ContextLengthExceeded",

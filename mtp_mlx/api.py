@@ -9,7 +9,7 @@ from typing import Unpack, cast
 
 import numpy as np
 
-from mtp_mlx.backends import Runtime, find_pair, load_runtime, open_pair
+from mtp_mlx.backends import Pair, Runtime, find_pair, load_runtime, open_pair
 from mtp_mlx.checkpoint import check_tokenizers
 from mtp_mlx.config import TargetConfig
 from mtp_mlx.errors import EngineStopped, RequestError
@@ -59,13 +59,13 @@ def load(
     defaults = read_defaults(pair.target, config.vocab_size)
     template = ChatTemplate.from_folder(pair.target)
     runtime = load_runtime(opened, max_num_seqs, dtype, backend)
-    return LLM(runtime, config, tokenizer, template, defaults, pair.note)
+    return LLM(runtime, config, tokenizer, template, defaults, pair)
 
 
 class LLM:
     """A loaded pair. A context manager; use it from the thread that loaded it.
 
-    `note` says in one line why there is no drafter where one was looked for.
+    `pair` names the folders of target and drafter.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class LLM:
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
         defaults: Defaults,
-        note: str | None = None,
+        pair: Pair,
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
-        self.note = note
+        self.pair = pair
         self._template = template
         eos_ids = {*defaults.eos_ids, *config.eos_ids, *tokenizer.eos_ids}
         self._defaults = Defaults(
@@ -116,6 +116,11 @@ class LLM:
         self._jobs.clear()
         del self._engine
         runtime.close()
+
+    @property
+    def note(self) -> str | None:
+        """Why there is no drafter where one was looked for, in one line."""
+        return self.pair.note
 
     @property
     def has_drafter(self) -> bool:

@@ -10,7 +10,6 @@ MtpError                        a fault with a clear line: what, where, what to 
 │   ├── ContextLengthExceeded   the prompt is longer than the context
 │   └── Unsupported             an option that cannot be honoured
 ├── NumericalError              the target produced NaN or infinity for one row
-├── Cancelled                   the request was cancelled
 └── EngineStopped               the engine is closed or has failed
 
 Each class carries the HTTP `status`, the machine-readable `code` and the process `exit_code`
@@ -91,14 +90,6 @@ class NumericalError(MtpError):
     """The target's hidden state or logits of a row are not finite; no token is made up."""
 
     code = "numerical_error"
-
-
-class Cancelled(MtpError):
-    """The request was cancelled before it ended."""
-
-    status = 499
-    code = "cancelled"
-    exit_code = 130
 
 
 class EngineStopped(MtpError):

@@ -60,6 +60,9 @@ class OracleRuntime:
     def new_engine(self) -> Engine:
         return self.engine
 
+    def close(self) -> None:
+        pass
+
     def peak_memory_bytes(self) -> int:
         return 0
 
@@ -76,4 +79,5 @@ def scripted(texts: Sequence[Sequence[int]], script: Script) -> LLM:
         Tokenizer.from_folder(folder),
         ChatTemplate.from_folder(folder),
         read_defaults(folder, llm.config.vocab_size),
+        llm.pair,
     )

@@ -81,7 +81,11 @@ def command(
                 if not as_json:
                     print(chunk.text, end="", flush=True)
         if as_json:
-            names = {"model": loading["model"], "draft_model": loading["draft_model"]}
+            drafter = llm.pair.drafter
+            names = {
+                "model": str(llm.pair.target),
+                "draft_model": None if drafter is None else str(drafter),
+            }
             body = names | {"prompt_token_ids": stream.prompt_ids} | stream.reply.to_json()
             print(json.dumps(body | {"peak_memory_bytes": llm.peak_memory_bytes()}))
         else:

@@ -9,7 +9,9 @@ import json
 import os
 import signal
 import sys
+import threading
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -63,8 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background jobs have
-        signal.signal(signal.SIGINT, _interrupt)
+    _on_interrupt(_leave, unless=signal.SIG_IGN)  # as a shell's background jobs have it
     stdout = sys.stdout
     try:
         code = cli.main(arguments, prog_name="mtp-mlx", standalone_mode=False)
@@ -89,11 +90,18 @@ def main(arguments: list[str] | None = None) -> None:
         _complain(arguments, str(error), "io", None, is_ours=True)
         code = EXIT_ERROR
     _settle_stdout()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is near; no traceback from it
+    _on_interrupt(signal.SIG_IGN)  # the end is near: no traceback from it
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _interrupt(signum: int, frame: object) -> None:
+def _on_interrupt(handler: Any, unless: Any = None) -> None:
+    """Set what Ctrl-C does, unless it is set to `unless`; only the main thread may."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and (unless is None or signal.getsignal(signal.SIGINT) is not unless):
+        signal.signal(signal.SIGINT, handler)
+
+
+def _leave(signum: int, frame: object) -> None:
     """Leave at once on Ctrl-C. A KeyboardInterrupt could be lost: Python drops exceptions that a
     destructor or an import lock's callback raises."""
     os.write(STDERR, b"\ninterrupted\n")

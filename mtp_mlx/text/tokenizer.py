@@ -15,7 +15,6 @@ U+FFFD. The library differs only where a run of byte pieces is partly valid: it 
 the valid characters of that run too, which a stream that has shown them could not follow.
 """
 
-import hashlib
 import itertools
 import json
 import re
@@ -58,9 +57,7 @@ class Control:
 class Tokenizer:
     """Text to token ids and back. Its answers never change, so threads may share one."""
 
-    def __init__(
-        self, inner: tokenizers.Tokenizer, digest: str, named: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, inner: tokenizers.Tokenizer, named: Mapping[str, str] | None = None) -> None:
         """`named`: the special tokens of tokenizer_config.json, as `named_tokens` reads them."""
         _check_form(inner)
         inner.no_truncation()
@@ -69,7 +66,6 @@ class Tokenizer:
         added = inner.get_added_tokens_decoder()
         controls = {i: token for i, token in added.items() if token.special or _is_visible(token)}
         self.vocab_size: int = max(vocabulary.values()) + 1
-        self.digest = digest
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
         self.bos_id = vocabulary.get((named or {}).get("bos_token", "<bos>"))
         ends = ((named or {}).get("eos_token", "<eos>"), (named or {}).get("eot_token", "<turn|>"))
@@ -100,7 +96,7 @@ class Tokenizer:
         text = read_small(folder / FILE_NAME, LIMIT_BYTES)
         fault = CheckpointError(f"{FILE_NAME}: is not a tokenizer; download it again")
         inner = _guarded(fault, tokenizers.Tokenizer.from_buffer, text)
-        return cls(inner, hashlib.sha256(text).hexdigest(), named_tokens(folder))
+        return cls(inner, named_tokens(folder))
 
     def encode(self, text: str) -> list[int]:
         """The ids of plain text, in which no control token is ever matched.

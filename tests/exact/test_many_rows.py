@@ -39,7 +39,7 @@ SAMPLINGS = (
     Sampling(temperature=1.0, top_p=0.6, min_p=0.05),
 )
 # Different texts in an engine; rows of one text differ in their drafts.
-FEW_TEXTS, MANY_TEXTS = 16, 64
+FEW_TEXTS, MANY_TEXTS = 10, 64
 CASES = [
     ("26b", "oracle", FEW_TEXTS),
     ("26b", "real", FEW_TEXTS),
