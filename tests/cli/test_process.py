@@ -29,7 +29,14 @@ def arguments(*rest: str) -> list[str]:
 
 
 def process(*command: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, timeout=LIMIT_S, **options)
+    return subprocess.run(
+        command, capture_output=True, timeout=LIMIT_S, preexec_fn=heed_interrupts, **options
+    )
+
+
+def heed_interrupts() -> None:
+    """A background job inherits an ignored SIGINT, which the command line respects."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_installed_script_and_module_run_from_another_folder(tmp_path):
@@ -62,7 +69,7 @@ def interrupted(delay_s: float, *rest: str) -> tuple[str, str, int]:
     """Output, errors and exit code of a long generation with SIGINT after `delay_s`."""
     command = [PYTHON, "-c", READY, *arguments("sky", "-m", "3000", *rest)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as child:
+    with subprocess.Popen(command, **pipes, preexec_fn=heed_interrupts) as child:
         assert child.stderr.readline() == "ready\n"
         time.sleep(delay_s)
         child.send_signal(signal.SIGINT)
