@@ -239,6 +239,7 @@ def test_the_twin_reads_every_code_where_mlx_does(bits):
 @pytest.mark.parametrize("variant", ["e2b", "26b", "31b"])
 def test_what_mlx_lm_converts_loads_as_it_is(variant, tmp_path):
     from mlx_lm import utils  # slow to import
+
     target, _ = copy_pair(tmp_path, variant, "mlx")
     model, config = utils.load_model(target)
     model, config = utils.quantize_model(model, config, group_size=32, bits=4)
