@@ -112,7 +112,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.window, self.max_block = window, max_block
         self.layers = make_layers(window)
         self.cache = Cache(self.layers, NUM_SLOTS, max_block, mx.float32)
-        self.scrubbed: set[int] = set()
+        self.scrubbed: dict[int, int] = {}  # slot -> its length when it was scrubbed
         self.committed: list[list[int]] = [[] for _ in range(NUM_SLOTS)]
         self.provisional: list[list[int]] = [[] for _ in range(NUM_SLOTS)]
         self.next_token = 1
@@ -232,13 +232,13 @@ class CacheMachine(RuleBasedStateMachine):
             self.committed[slot] = []
         else:
             self.cache.scrub(slot)
-            self.scrubbed.add(slot)
+            self.scrubbed[slot] = len(self.committed[slot])
 
     @rule(source=Slot, into=Slot)
     def copy(self, source: int, into: int) -> None:
         assume(source != into)
         self.cache.copy(source, into)
-        self.scrubbed |= {into} if source in self.scrubbed else set()
+        self.scrubbed[into] = self.scrubbed.get(source, -1)
         self.committed[into] = list(self.committed[source])
         self.provisional[into] = list(self.provisional[source])
 
@@ -248,9 +248,11 @@ class CacheMachine(RuleBasedStateMachine):
         """The drafter sees the committed tokens, the newest of them in window layers."""
         chosen = tuple(slot for slot in sorted(slots) if self.committed[slot])
         assume(chosen)
-        # A scrubbed block has taken the slot of the key beyond the window; such a row never drafts.
-        is_clean = not self.scrubbed & set(chosen) and all(
-            self.cache._written[s] == self.cache.lengths[s] for s in chosen
+        # A scrubbed block took the slot of the key beyond the window; the next commit mends that.
+        is_clean = all(
+            self.cache._written[s] == self.cache.lengths[s]
+            and self.scrubbed.get(s) != len(self.committed[s])
+            for s in chosen
         )
         view = draft_view(self.cache, chosen, extra if is_clean else 0)
         for spec in self.layers:
