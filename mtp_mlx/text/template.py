@@ -1,8 +1,7 @@
 """Renders a checkpoint's own chat template, and encodes a chat so that nobody can forge a turn.
 
-The template is a program from the internet: it runs in Jinja's immutable sandbox, with the filters
-and globals Transformers gives it, and its output is capped. (Its running time is not: that takes
-a process which can be killed.)
+The template is a program from the internet: it is compiled and run in a process of its own, within
+limits of time, memory and output (renderer.py, render_worker.py).
 
 Forged turns. The template writes `<turn|>` as text, so user text with the same characters would
 become the control token when the whole is encoded. Placeholders for user strings do not work with
@@ -20,40 +19,19 @@ the template cannot cut it out. Callers put it in `reasoning`, or drop it.
 """
 
 import itertools
-import json
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import jinja2.ext
-from jinja2 import nodes
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from mtp_mlx.errors import CheckpointError, RequestError, Unsupported
 from mtp_mlx.files import read_json, read_small
+from mtp_mlx.text.renderer import RENDERER, Overrun, Refused
 from mtp_mlx.text.tokenizer import CONFIG_NAME, Tokenizer, check_surrogates, named_tokens
 
 FILE_NAME = "chat_template.jinja"
 LIMIT_BYTES = 1 << 20  # Gemma 4's template has about 20 kB
-OUTPUT_LIMIT_BYTES = 4 << 20
 MAX_DEPTH = 64  # of a message or tool
-MESSAGE_CHARS = 300  # of a template's error that are passed on
 STAND_INS = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))  # private-use planes 15, 16
-
-# What a template can raise on data it did not expect: Jinja's errors, and Python's from inside it.
-TEMPLATE_ERRORS = (
-    jinja2.TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 
 
 class NoChatTemplate(RequestError):
@@ -63,25 +41,28 @@ class NoChatTemplate(RequestError):
 
     def __init__(self) -> None:
         super().__init__(
-            "this model has no chat template; send a plain prompt instead of messages",
+            "this model has no chat template; send a plain prompt instead of messages "
+            "(--ignore-chat-template)",
             param="messages",
         )
 
 
 class ChatTemplate:
-    """A compiled chat template. Rendering changes nothing, so threads may share one."""
+    """A chat template that compiles. Rendering changes nothing, so threads may share one."""
 
     def __init__(self, source: str, named: dict[str, str] | None = None) -> None:
         """`named`: special tokens the template may write, such as {"bos_token": "<bos>"}.
 
-        Raises CheckpointError if the source is not a template.
+        Raises CheckpointError if the source is not a template, or takes too much to compile.
         """
         self.source = source
         self._named = dict(named or {})
         try:
-            self._template = _environment().from_string(source)
-        except TEMPLATE_ERRORS as error:
-            raise CheckpointError(f"{FILE_NAME}: is not a template: {_brief(error)}") from error
+            RENDERER.compile(source)
+        except Refused as error:
+            raise CheckpointError(f"{FILE_NAME}: is not a template: {error}") from error
+        except Overrun as error:
+            raise CheckpointError(f"{FILE_NAME}: the chat template {error}") from error
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ChatTemplate | None":
@@ -106,29 +87,23 @@ class ChatTemplate:
         tools: list[dict] | None = None,
         enable_thinking: bool = False,
     ) -> str:
-        """The chat as text. Raises RequestError for what the template refuses, and over 4 MiB."""
+        """The chat as text.
+
+        Raises RequestError for what the template refuses, and over 2 s, 256 MiB or 4 MiB of text.
+        """
         values = self._named | {
             "messages": messages,
             "tools": tools,
             "add_generation_prompt": add_generation_prompt,
             "enable_thinking": enable_thinking,
         }
-        parts: list[str] = []
-        size = 0
         try:
-            for part in self._template.generate(values):
-                size += len(part.encode("utf-8", "surrogatepass"))
-                if size > OUTPUT_LIMIT_BYTES:
-                    raise RequestError(
-                        f"the chat template wrote more than {OUTPUT_LIMIT_BYTES:,} bytes",
-                        param="messages",
-                    )
-                parts.append(part)
-        except TEMPLATE_ERRORS as error:
-            raise RequestError(
-                f"the chat template refuses this chat: {_brief(error)}", param="messages"
-            ) from error
-        return "".join(parts)
+            return RENDERER.render(self.source, values)
+        except Refused as error:
+            fault = f"the chat template refuses this chat: {error}"
+            raise RequestError(fault, param="messages") from error
+        except Overrun as error:
+            raise RequestError(f"the chat template {error}", param="messages") from error
 
 
 def encode_chat(
@@ -240,57 +215,3 @@ def _configured(folder: Path) -> str | None:
             f"{CONFIG_NAME}: chat_template: expected text, found {type(found).__name__}"
         )
     return found
-
-
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}` marks the reply for training; it changes nothing in what is written."""
-
-    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """The sandbox a chat template expects; the same settings and filters as in Transformers."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
-    )
-    environment.filters["tojson"] = _to_json
-    del environment.globals["lipsum"]
-    functions: dict[str, Any] = {
-        "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
-    }
-    environment.globals.update(functions)
-    return environment
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
-
-
-def _brief(error: BaseException) -> str:
-    """An error's message on one line, cut to a reasonable length."""
-    return " ".join(str(error).split())[:MESSAGE_CHARS] or type(error).__name__

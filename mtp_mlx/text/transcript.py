@@ -60,11 +60,14 @@ class Transcript:
             self._shown.append(text)
         return text
 
-    def finish(self) -> str:
-        """The rest of the text, at the end of the reply.
+    def finish(self, *, is_cut: bool = True) -> str:
+        """The rest of the text, at the end of the reply; a second call returns "".
 
-        A character cut short by the end of the reply is dropped. A second call returns "".
+        is_cut: the end came from outside (a budget, the context, a cancel): a character that is
+        still incomplete is dropped. Where the model itself ended the reply, its bytes are shown.
         """
+        if not (is_cut or self.is_stopped or self.is_finished):
+            self._add(show_stray_bytes(self._decoder.decode(b"", final=True)))
         self.is_finished = True
         self._ready.append(self._held)
         self._held = ""

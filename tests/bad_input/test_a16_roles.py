@@ -54,7 +54,8 @@ def test_a_folder_that_is_not_there_is_named(name, role, tmp_path):
     pair = (name, None) if role == "target" else (target, name)
     with pytest.raises(ModelNotFound) as caught:
         mtp_mlx.load(pair[0], draft_model=pair[1])
-    assert "no such folder" in str(caught.value)
+    assert "no such model or folder" in str(caught.value)
+    assert "tiny or tiny-moe" in str(caught.value)
     assert str(caught.value).isprintable()
     assert caught.value.exit_code == 5
 
