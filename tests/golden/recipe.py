@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tests.golden import vocabulary
+from training import gemma_files
 
 HERE = Path(__file__).resolve().parent
 VARIANTS = ("e2b", "e4b", "12b", "26b", "31b")
@@ -212,9 +213,9 @@ def _write_text_files(folder: Path, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "config.json": config,
-        "generation_config.json": vocabulary.GENERATION_CONFIG,
+        "generation_config.json": gemma_files.GENERATION_CONFIG,
         "tokenizer.json": vocabulary.tokenizer_json(),
-        "tokenizer_config.json": vocabulary.tokenizer_config(),
+        "tokenizer_config.json": gemma_files.tokenizer_config(),
     }
     for name, content in files.items():
         text = json.dumps(content, indent=2, ensure_ascii=False)

@@ -9,27 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from training import gemma_files
+from training.gemma_files import NEWLINE_ID, SPECIAL_TOKENS
+
 VOCAB_SIZE = 256
-NEWLINE_ID = 107
-SPECIAL_TOKENS = {
-    "<pad>": 0,
-    "<eos>": 1,
-    "<bos>": 2,
-    "<unk>": 3,
-    "<mask>": 4,
-    "<|tool>": 46,
-    "<tool|>": 47,
-    "<|tool_call>": 48,
-    "<tool_call|>": 49,
-    "<|tool_response>": 50,
-    "<tool_response|>": 51,
-    '<|"|>': 52,
-    "<|think|>": 98,
-    "<|channel>": 100,
-    "<channel|>": 101,
-    "<|turn>": 105,
-    "<turn|>": 106,
-}
 MERGE_RULES = (
     "▁ t, h e, ▁ a, i n, r e, o n, ▁t he, e r, ▁ s, n d, ▁ w, a t, e s, "
     "o u, ▁ c, i s, ▁ o, in g, e n, ▁ b, ▁ f, ▁a nd, o r, l l, ▁ m, ▁ p"
@@ -81,15 +64,6 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt and not turn.open -%}{{- "<|turn>model\\n" -}}{%- endif -%}
 """
-GENERATION_CONFIG = {
-    "bos_token_id": 2,
-    "do_sample": True,
-    "eos_token_id": [1, 106, 50],
-    "pad_token_id": 0,
-    "temperature": 1.0,
-    "top_k": 64,
-    "top_p": 0.95,
-}
 
 
 def vocabulary() -> dict[str, int]:
@@ -111,52 +85,4 @@ def _spelled_bytes() -> list[int]:
 
 def tokenizer_json() -> dict[str, Any]:
     """tokenizer.json for the `tokenizers` library: byte-fallback BPE, as Gemma's."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    added = [
-        {"id": index, "content": text, **flags, "special": True}
-        for text, index in SPECIAL_TOKENS.items()
-    ]
-    model = {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": "<unk>",
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": True,
-        "byte_fallback": True,
-        "ignore_merges": False,
-        "vocab": dict(sorted(vocabulary().items(), key=lambda item: item[1])),
-        "merges": [list(pair) for pair in MERGES],
-    }
-    decoders = [
-        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-        {"type": "ByteFallback"},
-        {"type": "Fuse"},
-    ]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": model,
-    }
-
-
-def tokenizer_config() -> dict[str, Any]:
-    """tokenizer_config.json; the template writes `<bos>`, the tokenizer does not."""
-    return {
-        "add_bos_token": False,
-        "bos_token": "<bos>",
-        "clean_up_tokenization_spaces": False,
-        "eos_token": "<eos>",
-        "mask_token": "<mask>",
-        "model_max_length": int(1e30),
-        "pad_token": "<pad>",
-        "padding_side": "left",
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "unk_token": "<unk>",
-    }
+    return gemma_files.tokenizer_json(vocabulary(), MERGES)
