@@ -82,15 +82,15 @@ class Job:
         self._ids.extend(event.ids)
         if event.origins[:1] != ("prefill",):
             self._rounds.append((event.drafted, event.accepted))
-        self._emit("".join(token.text for token in tokens), tokens)
+        self._emit("".join(token.text for token in tokens), tokens, event.drafts)
 
     def _end(self, reason: FinishReason) -> None:
         self.finish_reason = reason
-        self._emit(self._transcript.finish(), ())
+        self._emit(self._transcript.finish(is_cut=reason != "stop"), ())
 
-    def _emit(self, text: str, tokens: tuple[Token, ...]) -> None:
+    def _emit(self, text: str, tokens: tuple[Token, ...], drafts: tuple[int, ...] = ()) -> None:
         self._text += text
-        self.chunks.append(Chunk(text, tokens, self.finish_reason))
+        self.chunks.append(Chunk(text, tokens, self.finish_reason, drafts))
 
     def reply(self) -> Reply:
         """The finished reply."""
@@ -119,6 +119,9 @@ class Job:
             accepted=sum(accepted for _, accepted in self._rounds),
             per_position=tuple(
                 sum(accepted > place for _, accepted in self._rounds) for place in range(deepest)
+            ),
+            drafted_per_position=tuple(
+                sum(drafted > place for drafted, _ in self._rounds) for place in range(deepest)
             ),
             tokens_per_round=later / rounds if rounds else 0.0,
             target_forwards=rounds,

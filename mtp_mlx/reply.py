@@ -23,11 +23,19 @@ class Token:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a streamed reply: the tokens of one round and the text they complete."""
+    """A piece of a streamed reply: the tokens of one round and the text they complete.
+
+    `drafts`: the ids that the drafter proposed in this round; the first `accepted` are in `tokens`.
+    """
 
     text: str
     tokens: tuple[Token, ...]
     finish_reason: FinishReason | None = None
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def accepted(self) -> int:
+        return sum(token.from_draft for token in self.tokens)
 
 
 @dataclass(frozen=True)
@@ -44,14 +52,16 @@ class Usage:
 class SpecStats:
     """Speculation of one reply, without prefill and its first token.
 
-    `per_position[i]` counts rounds whose draft i + 1 was accepted and emitted; `target_forwards`
-    verify passes this reply took part in; `parked` why drafting stopped, if it did.
+    `per_position[i]` counts rounds whose draft i + 1 was accepted and emitted, of the
+    `drafted_per_position[i]` that had one; `target_forwards` verify passes this reply took part in;
+    `parked` why drafting stopped, if it did.
     """
 
     rounds: int
     drafted: int
     accepted: int
     per_position: tuple[int, ...]
+    drafted_per_position: tuple[int, ...]
     tokens_per_round: float
     target_forwards: int
     parked: str | None = None

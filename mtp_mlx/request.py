@@ -129,15 +129,20 @@ class Tokens:
     """Tokens emitted by one round (or by prefill: its first token).
 
     `origins[i]`: "prefill", "draft" (proposed and accepted), "target" (ends a round with drafts),
-    "plain" (a round without). `drafted` counts the round's proposals, `accepted` those emitted. A
-    round that was dropped, because a draft led the target to NaN, has drafts and no tokens.
+    "plain" (a round without). `drafts` are the round's proposals in their order, of which the first
+    `accepted` were emitted; an unusable one (from NaN, or no token) stands there as 0. A round that
+    was dropped, because a draft led the target to NaN, has drafts and no tokens.
     """
 
     request_id: int
     ids: tuple[int, ...]
     origins: tuple[Origin, ...]
-    drafted: int
+    drafts: tuple[int, ...]
     accepted: int
+
+    @property
+    def drafted(self) -> int:
+        return len(self.drafts)
 
 
 @dataclass(frozen=True)

@@ -331,8 +331,8 @@ def test_load_refuses_folders_that_are_no_pair(tmp_path):
         mtp_mlx.load(tmp_path / "no-such")
     with pytest.raises(mtp_mlx.ModelNotFound, match="no-such"):
         mtp_mlx.load(target, draft_model=tmp_path / "no-such")
-    with pytest.raises(mtp_mlx.ModelNotFound, match="tiny"):
-        mtp_mlx.load()
+    with pytest.raises(mtp_mlx.ModelNotFound, match=r"tinny: .*tiny or tiny-moe"):
+        mtp_mlx.load("tinny")
     with pytest.raises(mtp_mlx.CheckpointError):
         mtp_mlx.load(tmp_path)
     with pytest.raises(mtp_mlx.UnsupportedModel, match="draft"):

@@ -39,8 +39,22 @@ def test_chunks_join_to_the_reply(drafts):
     # A last token that is left alone needs no drafts.
     assert set(origins[1:-1]) == ({"draft", "target"} if drafts else {"plain"})
     assert sum(token.from_draft for token in tokens) == reply.spec.accepted
+    assert sum(len(chunk.drafts) for chunk in chunks) == reply.spec.drafted
+    for chunk in chunks:
+        accepted = tuple(token.id for token in chunk.tokens if token.from_draft)
+        assert chunk.drafts[: chunk.accepted] == accepted
     assert llm._engine.is_idle
     assert not llm._jobs
+
+
+def test_both_backends_report_the_same_drafts():
+    options = {"temperature": 0, "max_tokens": 8, "num_draft_tokens": 3}
+    drafts = [
+        [chunk.drafts for chunk in loaded(backend=backend).stream(prompt_ids(), **options)]
+        for backend in ("mlx", "numpy")
+    ]
+    assert drafts[0] == drafts[1]
+    assert drafts[0][1] and drafts[0][0] == drafts[0][-1] == ()  # prompt, rounds, end
 
 
 @pytest.mark.parametrize("backend", ["mlx", "numpy"])

@@ -1,28 +1,29 @@
-"""`mtp-mlx generate`: one reply to a prompt, streamed as text or printed as one JSON object."""
+"""`mtp-mlx generate`: replies to a prompt, streamed as text or printed as JSON."""
 
-import json
-import sys
-from typing import Any
+import secrets
+from typing import TYPE_CHECKING, Any
 
 import click
 
-# Longer numbers are no counts or ids, and Python refuses to read very long ones.
-MAX_DIGITS = 18
+from mtp_mlx.cli.options import (
+    Grouped,
+    is_count,
+    loading_of,
+    merge_draft_tokens,
+    model_options,
+    option,
+    sampling_options,
+)
+from mtp_mlx.cli.prompt import read_prompt
+from mtp_mlx.cli.replies import print_json, print_json_lines, print_text
+from mtp_mlx.request import MAX_SEED
 
+if TYPE_CHECKING:
+    from mtp_mlx.api import Prompt
 
-class DraftTokens(click.ParamType):
-    """'auto' or a count."""
-
-    name = "auto|N"
-
-    def convert(
-        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | int:
-        if value == "auto" or isinstance(value, int):
-            return value
-        if not _is_count(value):
-            self.fail(f"{value[:40]!r} is neither 'auto' nor a count", param, ctx)
-        return int(value)
+MAX_REPLIES = 64
+# Rows decoded together; more replies take turns.
+MAX_ROWS = 8
 
 
 class TokenIds(click.ParamType):
@@ -34,59 +35,89 @@ class TokenIds(click.ParamType):
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[int]:
         parts = value.split(",")
-        if not all(_is_count(part.strip()) for part in parts):
+        if not all(is_count(part.strip()) for part in parts):
             self.fail(f"{value[:40]!r} is not a list of ids such as 5,7,9", param, ctx)
         return [int(part) for part in parts]
 
 
-def _is_count(text: str) -> bool:
-    return text.isdecimal() and len(text) <= MAX_DIGITS
-
-
-@click.command()
-@click.argument("prompt", required=False)
-@click.option("--model", default="tiny", help="Folder of the target.", metavar="DIR")
-@click.option("--draft-model", default="auto", help="Folder of the drafter, auto or none.")
-@click.option("--prompt-ids", type=TokenIds(), help="Token ids in place of a text prompt.")
-@click.option(
-    "--num-draft-tokens", type=DraftTokens(), default="auto", help="Drafts a round; 0: plain."
+@click.command(cls=Grouped)
+@click.argument("words", nargs=-1, metavar="[PROMPT]...")
+@option("Prompt", "-p", "--prompt", metavar="TEXT", help="The prompt; - reads it from stdin.")
+@option("Prompt", "-s", "--system-prompt", metavar="TEXT", help="What comes before the chat.")
+@option(
+    "Prompt", "--ignore-chat-template", is_flag=True, help="The prompt is raw text, not a message."
 )
-@click.option("--temp", "--temperature", "temperature", type=float, help="0 is greedy.")
-@click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0: all.")
-@click.option("--top-p", type=float, help="Keep the likeliest tokens up to this mass.")
-@click.option("--min-p", type=float, help="Keep tokens at least this likely, relative to the best.")
-@click.option("--seed", type=int, help="Same seed, same text; drawn when absent.")
-@click.option("-m", "--max-tokens", type=int, help="New tokens at most (4096).")
-@click.option("--stop", multiple=True, help="End the reply before this text; may be repeated.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Type of activations.")
-@click.option("--backend", type=click.Choice(["mlx", "numpy"]), default="mlx", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(
-    prompt: str | None, prompt_ids: list[int] | None, as_json: bool, **options: Any
-) -> None:
-    """Write one reply to PROMPT, a raw text (no chat template), or to --prompt-ids.
+@option("Prompt", "--prompt-ids", type=TokenIds(), help="Token ids in place of a text prompt.")
+@model_options
+@sampling_options
+@option(
+    "Output",
+    "-n",
+    "count",
+    type=click.IntRange(1, MAX_REPLIES),
+    default=1,
+    metavar="N",
+    help="Replies, from seed, seed + 1, ...",
+)
+@option("Output", "--stats", is_flag=True, help="Print figures of each reply on stderr.")
+@option("Output", "--raw", is_flag=True, help="Keep the model's control characters and escapes.")
+@option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
+@option(
+    "Output",
+    "--jsonl",
+    "as_lines",
+    is_flag=True,
+    help="A line of JSON a chunk, last that of --json.",
+)
+def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any) -> None:
+    """Write a reply to PROMPT. Several words are one prompt; text that is piped in comes before it.
 
-    Sampling options that are not given take the checkpoint's generation_config.
+    The prompt is a chat message, in the checkpoint's own template. Sampling options that are not
+    given take the checkpoint's generation_config.
     """
-    if (prompt is None) == (prompt_ids is None):
-        raise click.UsageError("give a PROMPT or --prompt-ids, and not both")
+    is_raw, with_stats = given.pop("raw"), given.pop("stats")
+    if as_json and as_lines:
+        raise click.UsageError("give --json or --jsonl, and not both")
+    if is_raw and (as_json or as_lines):
+        raise click.UsageError("--raw is for text; JSON holds the exact text anyway")
+    loading = loading_of(given)
+    merge_draft_tokens(given)
+    prompt = _prompt(words, given)
+    seeds = _seeds(given.pop("seed"), given.pop("count"))
     from mtp_mlx.api import load
 
-    loading = {name: options.pop(name) for name in ("model", "draft_model", "dtype", "backend")}
-    with load(**loading, max_num_seqs=1) as llm:
+    with load(**loading, max_num_seqs=min(len(seeds), MAX_ROWS)) as llm:
         if llm.note:
-            print(f"mtp-mlx: {llm.note}", file=sys.stderr)
-        with llm.stream(prompt_ids or prompt or "", **options) as stream:
-            for chunk in stream:
-                if not as_json:
-                    print(chunk.text, end="", flush=True)
+            click.echo(f"mtp-mlx: {llm.note}", err=True)
+        streams = [llm.stream(prompt, seed=seed, **given) for seed in seeds]
         if as_json:
-            drafter = llm.pair.drafter
-            names = {
-                "model": str(llm.pair.target),
-                "draft_model": None if drafter is None else str(drafter),
-            }
-            body = names | {"prompt_token_ids": stream.prompt_ids} | stream.reply.to_json()
-            print(json.dumps(body | {"peak_memory_bytes": llm.peak_memory_bytes()}))
+            print_json(llm, streams, with_stats=with_stats)
+        elif as_lines:
+            print_json_lines(llm, streams, with_stats=with_stats)
         else:
-            print()
+            print_text(llm, streams, with_stats=with_stats, is_raw=is_raw)
+
+
+def _prompt(words: tuple[str, ...], given: dict[str, Any]) -> "Prompt":
+    """Token ids, raw text or messages; takes the options that say so out of `given`."""
+    ids, system, text = given.pop("prompt_ids"), given.pop("system_prompt"), given.pop("prompt")
+    is_plain = given.pop("ignore_chat_template")
+    if system is not None and (is_plain or ids is not None):
+        raise click.UsageError("--system-prompt needs the chat template, which is not used here")
+    if ids is not None:
+        if words or text is not None:
+            raise click.UsageError("give a PROMPT or --prompt-ids, and not both")
+        return ids
+    user = read_prompt(words, text)
+    if is_plain:
+        return user
+    messages = [{"role": "user", "content": user}]
+    return messages if system is None else [{"role": "system", "content": system}, *messages]
+
+
+def _seeds(seed: int | None, count: int) -> list[int | None]:
+    """One seed a reply; a single one that is not given is drawn where it is used."""
+    if count == 1:
+        return [seed]
+    first = secrets.randbelow(MAX_SEED - count) if seed is None else seed
+    return [first + index for index in range(count)]

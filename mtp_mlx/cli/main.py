@@ -10,19 +10,23 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import click
 
 from mtp_mlx import __version__
+from mtp_mlx.cli.terminal import RESET, can_style, is_terminal
 from mtp_mlx.errors import MtpError, RequestError
 
 # command -> (module, one line for --help)
 COMMANDS = {
-    "generate": ("mtp_mlx.cli.generate", "Write one reply to a prompt."),
+    "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
+    "demo": ("mtp_mlx.cli.demo", "Show the built-in pairs and their drafters at work."),
+    "generate": ("mtp_mlx.cli.generate", "Write a reply to a prompt."),
 }
-STDERR = 2
+STDOUT, STDERR = 1, 2
 EXIT_INTERRUPTED = 130
 EXIT_USAGE = 2
 EXIT_ERROR = 1
@@ -63,6 +67,7 @@ def cli(context: click.Context) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code; faults are one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _fill_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
     _on_interrupt(_leave, unless=signal.SIG_IGN)  # as a shell's background jobs have it
@@ -94,6 +99,14 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _fill_closed_streams() -> None:
+    """Give the number of a closed standard stream (`<&-`) to the null device: no file may get it,
+    and MLX cannot read from number 0."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(opened)
+
+
 def _on_interrupt(handler: Any, unless: Any = None) -> None:
     """Set what Ctrl-C does, unless it is set to `unless`; only the main thread may."""
     is_main = threading.current_thread() is threading.main_thread()
@@ -104,7 +117,11 @@ def _on_interrupt(handler: Any, unless: Any = None) -> None:
 def _leave(signum: int, frame: object) -> None:
     """Leave at once on Ctrl-C. A KeyboardInterrupt could be lost: Python drops exceptions that a
     destructor or an import lock's callback raises."""
-    os.write(STDERR, b"\ninterrupted\n")
+    with suppress(OSError):  # a terminal that has gone
+        if can_style():
+            os.write(STDOUT, RESET.encode())
+        os.write(STDOUT if is_terminal() else STDERR, b"\n")
+        os.write(STDERR, b"interrupted\n")
     os._exit(EXIT_INTERRUPTED)
 
 
@@ -126,10 +143,11 @@ def _abandon_stdout() -> int:
 def _complain(
     arguments: list[str], message: str, code: str, param: str | None, *, is_ours: bool = False
 ) -> None:
-    """One line on stderr; with --json also an object on stdout. `is_ours`: no fault of the call."""
+    """One line on stderr; with --json or --jsonl also an object on stdout. `is_ours`: no fault of
+    the call."""
     line = " ".join(message.split())
     print(f"mtp-mlx: {line}", file=sys.stderr)
-    if "--json" in arguments:
+    if not {"--json", "--jsonl"}.isdisjoint(arguments):
         kind = "server_error" if is_ours else "invalid_request_error"
         body = {"message": line, "type": kind, "param": param, "code": code}
         print(json.dumps({"error": body}))

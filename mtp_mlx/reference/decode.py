@@ -53,8 +53,12 @@ class Round:
 
     ids: tuple[int, ...]
     origins: tuple[Origin, ...]
-    drafted: int
+    drafts: tuple[int, ...]
     accepted: int
+
+    @property
+    def drafted(self) -> int:
+        return len(self.drafts)
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def speculative_decode(
     token = choose_token(target, hidden, request.sampling, cache.lengths[SLOT])
     seed = Seed(token, hidden)
     emitted, is_over = 1, _ends(request, token)
-    yield Round((token,), ("prefill",), drafted=0, accepted=0)
+    yield Round((token,), ("prefill",), drafts=(), accepted=0)
     while not is_over and emitted < limit:
         most = min(request.num_draft_tokens, limit - emitted - 1)
         drafts: list[int] = []
@@ -172,7 +176,7 @@ def verify(
         if is_over or not is_match:
             break
     cache.commit(SLOT, len(kept))  # the pending token and all kept ones but the last
-    done = Round(tuple(kept), tuple(origins), len(drafts), origins.count("draft"))
+    done = Round(tuple(kept), tuple(origins), tuple(drafts), origins.count("draft"))
     return done, Seed(kept[-1], hidden[len(kept) - 1]), is_over
 
 

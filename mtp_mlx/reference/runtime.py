@@ -88,7 +88,7 @@ class NumpyEngine:
             self._rows.remove(row)
             return [Failed(row.id, error)]
         row.was_ended = row.was_ended or done.ids[-1] in row.request.stop_ids
-        return [Tokens(row.id, done.ids, done.origins, done.drafted, done.accepted)]
+        return [Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted)]
 
 
 class NumpyRuntime:

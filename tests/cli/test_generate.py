@@ -2,14 +2,14 @@
 
 import json
 import shutil
-import signal
-from dataclasses import dataclass
 
 import pytest
 
 import mtp_mlx
-from mtp_mlx.cli.main import main
+from mtp_mlx.request import MAX_SEED
+from mtp_mlx.text.visible import visible
 from tests.api_pairs import copy_target, folders, loaded, prompt_ids
+from tests.cli.answer import Answer
 
 IDS = ",".join(map(str, prompt_ids()))
 FIELDS = {
@@ -28,42 +28,18 @@ FIELDS = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def body(self) -> dict:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def cli(capsys):
-    """Runs the command line and gives its exit code and output."""
-
-    def call(*arguments: object) -> Answer:
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Answer(left.value.code, captured.out, captured.err)
-
-    before = signal.getsignal(signal.SIGINT)
-    yield call
-    signal.signal(signal.SIGINT, before)  # main ignores it on its way out
-
-
 @pytest.fixture
 def generate(cli):
+    """generate on a golden pair, without the chat template."""
     target, drafter = folders()
-    return lambda *rest: cli("generate", "--model", target, "--draft-model", drafter, *rest)
+    pair = ("--model", target, "--draft-model", drafter)
+    return lambda *rest: cli("generate", *pair, "--ignore-chat-template", *rest)
 
 
 def test_text_goes_to_stdout_and_nothing_else(generate):
     expected = loaded().generate("Why is the sky blue?", seed=7, max_tokens=12)
     answer = generate("Why is the sky blue?", "--seed", 7, "-m", 12)
-    assert answer == Answer(0, expected.text + "\n", "")
+    assert answer == Answer(0, visible(expected.text) + "\n", "")
 
 
 def test_json_is_one_object_with_all_fields(generate):
@@ -124,12 +100,12 @@ def test_stop_text_is_left_out(generate):
     text = loaded().generate("sky", seed=3, max_tokens=20).text
     stop = next(text[at : at + 2] for at in range(3, len(text)) if text[at : at + 2].isascii())
     answer = generate("sky", "--seed", 3, "-m", 20, "--stop", stop)
-    assert answer.out == text[: text.index(stop)] + "\n"
+    assert answer.out == visible(text[: text.index(stop)]) + "\n"
 
 
 def test_without_a_drafter_one_line_says_so(cli, tmp_path):
     target = copy_target(tmp_path)
-    options = ("generate", "sky", "--model", target, "-m", 3, "--json")
+    options = ("generate", "sky", "--ignore-chat-template", "--model", target, "-m", 3, "--json")
     missing = cli(*options)
     assert missing.code == 0
     assert missing.err.count("\n") == 1
@@ -144,10 +120,22 @@ def test_without_a_drafter_one_line_says_so(cli, tmp_path):
 
 
 USAGE = [
-    ([], "PROMPT or --prompt-ids"),
+    ([], "prompt is empty; give it as words, with -p, or through a pipe"),
+    ([""], "prompt is empty"),
+    ([" ", "\t"], "prompt is empty"),
+    (["-p", ""], "prompt is empty"),
+    (["-p", "-"], "prompt is empty"),
+    (["sky", "-p", "sea"], "words or with -p"),
+    (["-p", "sky", "--prompt-ids", "5"], "not both"),
+    (["sky", "-s", "Be brief."], "--system-prompt needs the chat template"),
+    (["sky", "-n", "0"], "0"),
+    (["sky", "-n", "65"], "65"),
+    (["sky", "--no-draft", "--draft-model", "auto"], "--no-draft"),
+    (["sky", "--draft-block-size", "0"], "0"),
+    (["sky", "--draft-block-size", "4", "--num-draft-tokens", "3"], "not both"),
+    (["sky", "--trust-remote-code"], "--trust-remote-code"),
     (["sky", "--prompt-ids", "5"], "not both"),
     (["sky", "--bogus"], "--bogus"),
-    (["sky", "blue"], "blue"),
     (["--prompt-ids", ""], "list of ids"),
     (["--prompt-ids", "5,,7"], "5,,7"),
     (["--prompt-ids", "5,x"], "5,x"),
@@ -175,6 +163,9 @@ REQUEST = [
     (["sky", "--seed", "-1"], "seed", "-1"),
     (["sky", "-m", "0"], "max_tokens", "0"),
     (["sky", "--stop", ""], "stop", "0 characters"),
+    (["sky", "--seed", MAX_SEED, "-n", "2"], "seed", str(MAX_SEED + 1)),
+    (["sky", "--max-kv-size", "4096"], "max_kv_size", "changes the text"),
+    (["sky", "--kv-bits", "8"], "kv_bits", "not quantised"),
     (["sky", "--backend", "numpy", "--dtype", "bfloat16"], "dtype", "float32"),
 ]
 
@@ -220,7 +211,7 @@ def test_faults_of_the_model_have_their_own_exit_codes(cli, tmp_path):
     (alien / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
     cases = [
         (["--model", tmp_path / "absent"], 5, "model_not_found", "absent"),
-        ([], 5, "model_not_found", "tiny"),
+        (["--model", "tinny"], 5, "model_not_found", "tiny or tiny-moe"),
         (["--model", target, "--draft-model", "/absent"], 5, "model_not_found", "/absent"),
         (["--model", damaged], 1, "invalid_checkpoint", "config.json"),
         (["--model", torn], 1, "invalid_checkpoint", "model.safetensors"),

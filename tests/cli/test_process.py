@@ -144,6 +144,18 @@ def test_a_full_disk_is_one_line(rest):
     assert child.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("closed", "has_text", "has_figures"),
+    [("<&-", 1, 1), (">&-", 0, 1), ("2>&-", 1, 0), ("<&- >&- 2>&-", 0, 0)],
+)
+def test_a_closed_stream_is_no_fault(closed, has_text, has_figures):
+    command = [PYTHON, "-m", "mtp_mlx", *arguments("sky", "-m", "4", "--seed", "3", "--stats")]
+    result = process("sh", "-c", f'"$@" {closed}', "sh", *command)
+    assert result.returncode == 0
+    assert bool(result.stdout) == has_text
+    assert (b"seed            3" in result.stderr) == has_figures
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_any_terminal_encoding_shows_what_it_can(encoding):
     result = process(

@@ -278,5 +278,6 @@ def test_counts_of_a_reply_add_up_round_by_round():
             emitted += len(event.ids)
             assert event.drafted == min(asked.num_draft_tokens, remaining - 1)
             assert event.accepted == event.origins.count("draft") <= event.drafted
+            assert event.drafts[: event.accepted] == event.ids[: event.accepted]
             assert len(event.ids) == event.accepted + 1
             assert ("plain" in event.origins) == (event.drafted == 0)

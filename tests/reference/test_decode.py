@@ -96,6 +96,7 @@ def test_an_oracle_drafter_leaves_the_reply_as_it_is_and_saves_rounds(variant, s
     assert ids_of(rounds) == plain(variant, sampling)
     assert [done.accepted for done in rounds[1:6]] == [4, 0, 2, 7, 1]
     for done in rounds[1:]:
+        assert done.drafts[: done.accepted] == done.ids[: done.accepted]
         kinds = ["draft"] * done.accepted + ["target"] * (len(done.ids) - done.accepted)
         assert done.origins == tuple(kinds if done.drafted else ["plain"])
 

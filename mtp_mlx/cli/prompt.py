@@ -1,0 +1,51 @@
+"""The prompt of a command: words of the command line, -p, and text that is piped in."""
+
+import os
+import stat
+import sys
+
+import click
+
+STDIN = "-"
+LIMIT_BYTES = 16 << 20  # many times the longest context
+REMEDY = "give it as words, with -p, or through a pipe"
+
+
+def read_prompt(words: tuple[str, ...], option: str | None) -> str:
+    """What is piped in, a blank line, then the words (or the text of -p): those of them there are.
+
+    `option` "-" is stdin, even a terminal. Raises UsageError for a prompt that is empty, too long,
+    no text, or given twice.
+    """
+    is_text = option is not None and option != STDIN
+    if is_text and words:
+        raise click.UsageError("give the prompt as words or with -p, and not both")
+    own = option if is_text else " ".join(words)
+    piped = _read_stdin() if option == STDIN or _is_piped() else ""
+    prompt = "\n\n".join(part for part in (piped, own) if part)
+    if not prompt.strip():
+        raise click.UsageError(f"the prompt is empty; {REMEDY}")
+    return prompt
+
+
+def _is_piped() -> bool:
+    """Is stdin a pipe or a file? No terminal then, nor /dev/null."""
+    if sys.stdin is None:
+        return False
+    return not stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode)
+
+
+def _read_stdin() -> str:
+    """All of stdin without the line ends that close it, as in the shell's $(...)."""
+    if sys.stdin is None:
+        raise click.UsageError(f"stdin is closed, so it holds no prompt; {REMEDY}")
+    data = sys.stdin.buffer.read(LIMIT_BYTES + 1)
+    if len(data) > LIMIT_BYTES:
+        raise click.UsageError(f"the prompt on stdin is longer than {LIMIT_BYTES:,} bytes; cut it")
+    try:
+        return data.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(
+            f"the prompt on stdin is not UTF-8: byte {data[error.start]:#04x} at offset "
+            f"{error.start}; convert it first"
+        ) from error

@@ -1,0 +1,62 @@
+"""How a reply looks on a terminal: accepted drafts tinted and underlined, control characters shown.
+
+Model text is never read as markup: it is made visible first, and style codes go around it.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from itertools import groupby
+
+import click
+
+from mtp_mlx.reply import Chunk
+from mtp_mlx.text.visible import visible
+
+RESET = "\x1b[0m"
+
+Mark = Callable[[str], str]
+
+
+def is_terminal() -> bool:
+    """Does stdout end at a terminal?"""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def can_style() -> bool:
+    """May stdout be styled? Only a terminal, no dumb one, without NO_COLOR (no-color.org)."""
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def tint(text: str) -> str:
+    """One line of text in cyan and underlined, the style reset at its end."""
+    return click.style(text, fg="cyan", underline=True)
+
+
+def bracket(text: str) -> str:
+    """One line of text between marks, for output without style."""
+    return f"‹{text}›"
+
+
+def unmarked(text: str) -> str:
+    """The text as it is."""
+    return text
+
+
+def painted(chunk: Chunk, mark: Mark, *, is_raw: bool = False) -> str:
+    """A chunk as it is printed: its accepted drafts marked, line by line.
+
+    is_raw: control characters of the model are passed on instead of being shown.
+    """
+    show = unmarked if is_raw else visible
+    if not chunk.tokens:
+        return show(chunk.text)
+    parts = []
+    for from_draft, tokens in groupby(chunk.tokens, key=lambda token: token.from_draft):
+        text = show("".join(token.text for token in tokens))
+        parts.append(_mark_lines(text, mark) if from_draft else text)
+    return "".join(parts)
+
+
+def _mark_lines(text: str, mark: Mark) -> str:
+    return "\n".join(mark(line) if line else "" for line in text.split("\n"))

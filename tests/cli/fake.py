@@ -1,0 +1,81 @@
+"""The command line with a model that replies what a test wants: `python -m tests.cli.fake`.
+
+The first argument is JSON, a list of rounds, each a list of [text, origin]; the rest is the command
+line's. "hang" in place of a round waits there, for an interrupt; "fail" is a fault of the run.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import mtp_mlx.api
+from mtp_mlx.backends import Pair
+from mtp_mlx.cli.main import main
+from mtp_mlx.errors import NumericalError
+from mtp_mlx.reply import Chunk, Reply, SpecStats, Timings, Token, Usage
+
+
+class FakeStream:
+    """See api.Stream."""
+
+    prompt_ids = (2,)
+
+    def __init__(self, rounds: list, seed: int) -> None:
+        self.rounds = rounds
+        tokens = [token for turn in rounds if isinstance(turn, list) for token in turn]
+        self.reply = Reply(
+            text="".join(text for text, _ in tokens),
+            token_ids=tuple(range(len(tokens))),
+            finish_reason="stop",
+            seed=seed,
+            spec=SpecStats(2, 6, 3, (2, 1, 0), (2, 2, 2), 2.5, 2),
+            usage=Usage(1, len(tokens)),
+            timings=Timings(0.25, 0.5, 12.0),
+        )
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for place, turn in enumerate(self.rounds):
+            if turn == "hang":
+                print("hanging", file=sys.stderr, flush=True)
+                time.sleep(60)
+            if turn == "fail":
+                raise NumericalError("the target gave NaN or infinity")
+            tokens = [Token(place, text, origin, place) for text, origin in turn]
+            yield Chunk("".join(text for text, _ in turn), tuple(tokens))
+        yield Chunk("", (), "stop")
+
+
+class FakeLLM:
+    """See api.LLM."""
+
+    note = None
+    pair = Pair(Path("fake"), None, None)
+
+    def __init__(self, rounds: list) -> None:
+        self.rounds = rounds
+
+    def stream(self, prompt: object, *, seed: int | None, **options: object) -> FakeStream:
+        return FakeStream(self.rounds, 7 if seed is None else seed)
+
+    def peak_memory_bytes(self) -> int:
+        return 3 << 20
+
+    def __enter__(self) -> "FakeLLM":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    rounds = json.loads(sys.argv[1])
+    mtp_mlx.api.load = lambda **options: FakeLLM(rounds)
+    main(sys.argv[2:])
