@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS := $(if $(filter Darwin,$(shell uname -s)),dev,cpu,dev)
 BIN := .venv/bin
 
-.PHONY: setup demo check test test-all golden bench
+.PHONY: setup demo check test test-all golden pairs bench
 
 setup: .venv/ready
 
@@ -14,8 +14,8 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	$(BIN)/python -m tests.golden.demo
-	$(BIN)/mtp-mlx generate "Why is the sky blue?" --model .demo/target --draft-model .demo/drafter --max-tokens 40 --seed 7
+	$(BIN)/mtp-mlx demo
+	$(BIN)/mtp-mlx generate "Tell me a story about a fox and a hen." --seed 7 --stats < /dev/null
 
 check: setup
 	$(BIN)/ruff check .
@@ -33,6 +33,14 @@ test-all: setup
 # Rebuilds the goldens in an environment of their own (torch and Transformers); identical files.
 golden: .venv-golden/ready
 	.venv-golden/bin/python tests/golden/make.py
+
+# Trains the embedded pairs anew in that environment, one core each, and pins their files.
+pairs: .venv-golden/ready
+	$(MAKE) --jobs=2 pair-tiny pair-tiny-moe
+	.venv-golden/bin/python -m training.export
+
+pair-%: .venv-golden/ready
+	.venv-golden/bin/python -m training.make $*
 
 .venv-golden/ready: tests/golden/requirements.txt
 	$(PYTHON) -m venv .venv-golden

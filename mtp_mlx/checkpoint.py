@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_target
+from mtp_mlx.embedded import FOLDERS, NAMES, embedded_folder
 from mtp_mlx.errors import CheckpointError, DrafterMismatch, ModelNotFound
 from mtp_mlx.fields import Fields, shown_name
 from mtp_mlx.files import check_unchanged, read_json, read_small, stat_snapshot
@@ -25,6 +26,7 @@ from mtp_mlx.validate import TensorInfo, checkpoint_files, read_checkpoint
 Config = TypeVar("Config", TargetConfig, DrafterConfig)
 
 CONFIG = "config.json"
+REMEDY = f"give {' or '.join(NAMES)}, which are built in, or the path of a downloaded checkpoint"
 TOKENIZER_LIMIT_BYTES = 64 << 20  # Gemma 4's tokenizer.json has 33 MB
 FLOATS = ("F32", "F16", "BF16")
 INTEGERS = ("I32", "I64")
@@ -66,19 +68,16 @@ def open_drafter(folder: Path, target: TargetConfig) -> Checkpoint[DrafterConfig
 
 
 def find_folder(model: str | Path) -> Path:
-    """The folder that a model argument names by its path. Raises ModelNotFound."""
+    """The folder of an embedded model's name, or of a path. Raises ModelNotFound."""
     if not str(model):
-        raise ModelNotFound("the model's name is empty; give the path of a downloaded checkpoint")
+        raise ModelNotFound(f"the model's name is empty; {REMEDY}")
+    if str(model) in FOLDERS:
+        return embedded_folder(str(model))
     with suppress(OSError, RuntimeError):  # a name too long for the system; a ~user it lacks
         folder = Path(model).expanduser()
         if folder.is_dir():
             return folder
-    if str(model) == "tiny":
-        raise ModelNotFound(
-            "the embedded model 'tiny' is not part of this version; give a checkpoint folder"
-        )
-    name = shown_name(str(model))
-    raise ModelNotFound(f"{name}: no such folder; give the path of a downloaded checkpoint")
+    raise ModelNotFound(f"{shown_name(str(model))}: no such model or folder; {REMEDY}")
 
 
 def find_drafter(target: Path) -> Path | None:
@@ -127,7 +126,7 @@ def _tokenizer_digest(path: Path) -> str:
 
 def _config(folder: Path) -> dict:
     if not folder.is_dir():
-        raise ModelNotFound(f"{folder}: no such folder; give the path of a downloaded checkpoint")
+        raise ModelNotFound(f"{folder}: no such folder; {REMEDY}")
     checkpoint_files(folder)  # says first what is no checkpoint at all
     return read_json(folder / CONFIG)
 

@@ -56,8 +56,12 @@ def test_importing_the_package_imports_nothing_heavy():
     assert imported_by("import mtp_mlx", HEAVY) == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["--version"]])
+LIGHT = ("--help", "--version", "generate --help", "demo --help", "completion zsh")
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
 def test_help_imports_nothing_heavy(arguments):
+    arguments = arguments.split()
     code = (
         "from mtp_mlx.cli.main import main\n"
         f"try: main({arguments!r})\n"

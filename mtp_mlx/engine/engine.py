@@ -1,8 +1,8 @@
 """The engine: requests in, events out, one round of all running rows a step. No threads, no text.
 
-A step admits waiting requests into free slots, runs at most one chunk of one prompt, then one round
-of the rows that run. Rows join at the next round and leave at once. Chunk borders are multiples of
-`chunk` from the start of the prompt, whatever else runs, so a row's text does not depend on its
+A step admits waiting requests into free slots, runs one round of the rows that run, then at most
+one chunk of one prompt. Rows join at the next round and leave at once. Chunk borders are multiples
+of `chunk` from the start of the prompt, whatever else runs, so a row's text does not depend on its
 neighbours.
 """
 
@@ -93,10 +93,13 @@ class Engine:
         return not self.waiting and not self.sequences
 
     def step(self) -> list[Event]:
-        """Admit, run one prompt chunk, run one round; the events in the order they happened."""
+        """Admit, run one round, run one prompt chunk; the events in the order they happened.
+
+        The chunk comes last, so that a first token is handed over as soon as it is known.
+        """
         self._admit()
-        events = self._prefill()
-        events += self._round()
+        events = self._round()
+        events += self._prefill()
         return events
 
     def _admit(self) -> None:
@@ -141,7 +144,7 @@ class Engine:
         sequence.tokens.append(token)
         sequence.hidden = hidden[0]
         sequence.is_running = True
-        events: list[Event] = [Tokens(sequence.id, (token,), ("prefill",), 0, 0)]
+        events: list[Event] = [Tokens(sequence.id, (token,), ("prefill",), (), 0)]
         if kept.reason is not None:
             events.append(self._finish(sequence, kept.reason))
         return events
@@ -160,15 +163,16 @@ class Engine:
             offset += length + 1
             if self.slots[sequence.slot] is not sequence:
                 continue  # ended while this flight was in the air
+            drafted = verdict.drafted[index]
             if not verdict.is_finite[index]:
-                events += self._refuse(sequence, length)
+                events += self._refuse(sequence, drafted)
                 continue
             self._note_fault(sequence, verdict.has_fault[index])
-            drafted = verdict.drafted[index]
             kept = accept(drafted, verdict.chosen[index], sequence.limit)
             commit(self.cache, sequence, kept, states)
             where = origins(kept, length)
-            events.append(Tokens(sequence.id, kept.tokens, where, length, kept.accepted))
+            tokens = Tokens(sequence.id, kept.tokens, where, tuple(drafted), kept.accepted)
+            events.append(tokens)
             if kept.reason is not None:
                 events.append(self._finish(sequence, kept.reason))
         return events
@@ -216,14 +220,14 @@ class Engine:
         self._free(sequence)
         return Finished(sequence.id, reason, sequence.parked)
 
-    def _refuse(self, sequence: Sequence, length: int) -> list[Event]:
+    def _refuse(self, sequence: Sequence, drafted: list[int]) -> list[Event]:
         """Drop a row's round with NaN or infinity in it. Drafts may have caused what the plain text
         would never meet, so a row that drafted goes on plainly; one that did not has failed."""
-        if not length:
+        if not drafted:
             return [self._fail(sequence)]
         self.cache.scrub(sequence.slot)
         sequence.parked = "a draft led the target to NaN or infinity"
-        return [Tokens(sequence.id, (), (), length, 0)]
+        return [Tokens(sequence.id, (), (), tuple(drafted), 0)]
 
     def _fail(self, sequence: Sequence) -> Event:
         """End a row with NaN; its slots are zeroed before anyone reuses them."""

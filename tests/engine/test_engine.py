@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.errors import ContextLengthExceeded, NumericalError
 from mtp_mlx.model.target import Target
-from mtp_mlx.request import MAX_DRAFT_TOKENS, Failed, Finished, Request, Sampling
+from mtp_mlx.request import MAX_DRAFT_TOKENS, Failed, Finished, Request, Sampling, Tokens
 from tests.exact.pairs import Outcome, Run, golden_pair, oracle_engine, plain, run_together
 from tests.golden import recipe
 from tests.oracle import Oracle, agreeing, always
@@ -332,3 +332,11 @@ def test_each_request_ends_once_and_after_its_tokens():
     outcomes: list[Outcome] = run_together(engine, ragged_requests(7, None))  # feed() checks
     assert all(isinstance(outcome.end, Finished) for outcome in outcomes)
     assert engine.is_idle and engine.step() == []
+
+
+def test_a_first_token_is_handed_over_before_the_next_round():
+    pair = golden_pair(TARGET)
+    engine = Engine(pair.target, pair.drafter, 2)
+    engine.submit(varied(1, 14, 2))
+    events = engine.step()
+    assert [event.origins for event in events if isinstance(event, Tokens)] == [("prefill",)]

@@ -1,4 +1,4 @@
-"""The golden pairs on MLX, and what a request gives when an engine runs it."""
+"""The golden and the embedded pairs on MLX, and what a request gives when an engine runs it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import mlx.core as mx
 
 from mtp_mlx.checkpoint import open_drafter, open_target
+from mtp_mlx.embedded import embedded_folder
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.load import load_drafter, load_target
@@ -35,10 +36,25 @@ class Pair:
 def golden_pair(variant: str) -> Pair:
     """The golden pair of a variant in float32, read once a process; nobody changes its weights."""
     with TemporaryDirectory() as folder:
-        paths = recipe.write_pair(Path(folder), variant)
-        target = open_target(paths[0])
-        drafter = open_drafter(paths[1], target.config)
-        return Pair(load_target(target, mx.float32), load_drafter(drafter, mx.float32))
+        return _read(*recipe.write_pair(Path(folder), variant))
+
+
+@cache
+def embedded_pair(name: str) -> Pair:
+    """A trained pair of the package in float32, likewise."""
+    return fresh_embedded_pair(name)
+
+
+def fresh_embedded_pair(name: str) -> Pair:
+    """The same, read anew: its weights may be changed."""
+    folder = embedded_folder(name)
+    return _read(folder, folder.with_name(f"{name}-assistant"))
+
+
+def _read(target_folder: Path, drafter_folder: Path) -> Pair:
+    target = open_target(target_folder)
+    drafter = open_drafter(drafter_folder, target.config)
+    return Pair(load_target(target, mx.float32), load_drafter(drafter, mx.float32))
 
 
 @dataclass

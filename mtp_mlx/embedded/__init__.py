@@ -1,0 +1,38 @@
+"""The pairs that come with the package: `tiny` and `tiny-moe`, each with its drafter.
+
+They are ordinary checkpoint folders, NAME and NAME-assistant, in this one. `sha256.json` pins every
+file, so that a damaged installation says so instead of writing nonsense. `training/` makes them.
+"""
+
+import hashlib
+from pathlib import Path
+
+from mtp_mlx.errors import CheckpointError
+from mtp_mlx.files import read_json
+
+NAMES = ("tiny", "tiny-moe")
+FOLDERS = tuple(f"{name}{suffix}" for name in NAMES for suffix in ("", "-assistant"))
+HERE = Path(__file__).resolve().parent
+PINS = HERE / "sha256.json"
+REMEDY = "install mtp-mlx again"
+
+
+def embedded_folder(name: str) -> Path:
+    """The folder of an embedded target or drafter (NAME-assistant), all files of the pair checked.
+
+    Raises CheckpointError naming a file that is missing or not the one that was published.
+    """
+    pair = name.removesuffix("-assistant")
+    for file, digest in read_json(PINS).items():
+        is_part = file.split("/")[0] in (pair, f"{pair}-assistant")
+        if is_part and file_digest(HERE / file) != digest:
+            raise CheckpointError(f"{HERE / file}: the embedded file is damaged; {REMEDY}")
+    return HERE / name
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file. Raises CheckpointError where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
