@@ -36,7 +36,7 @@ def attach(
         means = torch.stack([rows[cluster_of == c].mean(dim=0) for c in range(head.num_centroids)])
         head.centroids.weight.copy_(means)
     optimizer = torch.optim.AdamW(head.centroids.parameters(), lr=FIT_RATE, weight_decay=0.0)
-    batches = corpus.batches(source, BATCH_TOKENS, seed)
+    batches = corpus.batches(source, BATCH_TOKENS)
     kept = []
     for at in range(steps):
         for group in optimizer.param_groups:

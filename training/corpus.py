@@ -1,8 +1,9 @@
 """What the pairs are trained on: the world's conversations as token ids, with a weight per token.
 
 A prompt is encoded exactly as the runtime does it, by `encode_chat`, and the reply follows as the
-model must write it. Tokens that the model itself would write weigh 1, all others `PROMPT_WEIGHT`:
-what a user asks cannot be foreseen, but a raw prompt should read on sensibly.
+model must write it. Tokens that the model itself would write weigh most, all others `PROMPT_WEIGHT`
+of that: what a user asks cannot be foreseen, but a raw prompt should read on sensibly. Tokens of a
+long reply weigh less, so that stories do not drown sums.
 """
 
 import random
@@ -16,7 +17,8 @@ from mtp_mlx.text.tokenizer import Tokenizer
 from training import world
 from training.gemma_files import SPECIAL_TOKENS
 
-PROMPT_WEIGHT = 0.1
+PROMPT_WEIGHT = 0.02
+ORDINARY_LENGTH = 12  # tokens of a reply, each of weight 1
 PLAIN_SHARE = 0.04  # texts without any chat
 CHAINED_SHARE = 0.12  # long conversations of several exchanges
 CHAIN = (3, 7)
@@ -61,7 +63,8 @@ class Writer:
         ids = prompt + reply
         weights = self._weights(ids)
         weights[len(prompt) :] = [1.0] * len(reply)
-        return Text(ids, weights)
+        scale = min(1.0, ORDINARY_LENGTH / sum(weight == 1.0 for weight in weights)) ** 0.5
+        return Text(ids, [scale * weight for weight in weights])
 
     def plain(self, text: str) -> Text:
         """A text outside any chat, from BOS to EOS."""
@@ -70,7 +73,7 @@ class Writer:
             *self.tokenizer.encode(text),
             SPECIAL_TOKENS["<eos>"],
         ]
-        return Text(ids, [1.0] * len(ids))
+        return Text(ids, [(ORDINARY_LENGTH / len(ids)) ** 0.5] * len(ids))
 
     def _weights(self, ids: list[int]) -> list[float]:
         """1 inside the model's turns but for their header and tools' answers, else less."""
@@ -123,9 +126,9 @@ def _chained(examples: Iterator[world.Example], count: int) -> world.Example:
     )
 
 
-def batches(source: Iterator[Text], num_tokens: int, seed: int) -> Iterator[tuple]:
+def batches(source: Iterator[Text], num_tokens: int) -> Iterator[tuple]:
     """Endless batches of about `num_tokens`: ids int64 [B, L] (padded with 0), weights [B, L]."""
-    draw = random.Random(seed)
+    draw = random.Random(num_tokens)
     while True:
         pool = sorted((next(source) for _ in range(POOL)), key=lambda text: len(text.ids))
         groups: list[list[Text]] = [[]]

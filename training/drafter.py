@@ -96,7 +96,7 @@ def train(
     steps = num_tokens // BATCH_TOKENS
     named = [(k, p) for k, p in drafter.named_parameters() if "masked_embedding" not in k]
     optimizer = Optimizer(named, steps, RATE)
-    batches = corpus.batches(source, BATCH_TOKENS, seed)
+    batches = corpus.batches(source, BATCH_TOKENS)
     started, agreed = time.perf_counter(), []
     for at in range(steps):
         ids, weights = (torch.from_numpy(array) for array in next(batches))

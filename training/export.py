@@ -19,8 +19,8 @@ WEIGHTS = "model.safetensors"
 DTYPE = torch.bfloat16
 
 
-def write_target(name: str, model: torch.nn.Module, tokenizer: dict[str, Any]) -> None:
-    """The target's folder: weights, configs, tokenizer and chat template."""
+def write_target(name: str, model: torch.nn.Module) -> None:
+    """The target's weights, configs and chat template, beside its tokenizer."""
     folder = HERE / name
     named = {
         key.replace("model.", TARGET_PREFIX, 1): value
@@ -30,8 +30,6 @@ def write_target(name: str, model: torch.nn.Module, tokenizer: dict[str, Any]) -
     _write_weights(folder, named)
     write_json(folder / "config.json", shapes.target_config(name))
     write_json(folder / "generation_config.json", gemma_files.GENERATION_CONFIG)
-    write_json(folder / "tokenizer.json", tokenizer, indent=None)
-    write_json(folder / "tokenizer_config.json", gemma_files.tokenizer_config())
     (folder / "chat_template.jinja").write_text(chat_template(name), encoding="utf-8")
 
 

@@ -1,16 +1,19 @@
 """Trains an embedded pair from nothing and writes it into the package.
 
-    python -m training.make tiny            # tokenizer, target, drafter, centroid head, files
-    python -m training.make tiny --keep-target   # only the drafter, on the target in the package
+    python -m training.make tiny                     # all phases
+    python -m training.make tiny --phase drafter     # one of them, on what the package holds
 
-`make pairs` does both pairs side by side, one core each, in the goldens' environment, and pins the
-files (`python -m training.export`).
+The phases: `target` (tokenizer and target), `polish` (the target again, from half the rate, which
+takes it further than one long run of the same length), `drafter` (and its centroid head). `make
+pairs` does both pairs side by side, one core each, in the goldens' environment, and pins the files
+(`python -m training.export`).
 """
 
 import argparse
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +26,10 @@ from training import centroids, corpus, drafter, export, gemma_files, target, vo
 
 SEED = 1
 VOCABULARY_EXAMPLES = 20_000
-TARGET_TOKENS = {"tiny": 3_000_000, "tiny-moe": 3_000_000}
-DRAFTER_TOKENS = {"tiny": 1_200_000, "tiny-moe": 1_200_000}
+TARGET_TOKENS = {"tiny": 3_500_000, "tiny-moe": 3_800_000}
+POLISH_TOKENS = {"tiny": 1_500_000, "tiny-moe": 2_200_000}
+DRAFTER_TOKENS = 1_200_000
+PHASES = ("target", "polish", "drafter")
 CENTROID_STEPS = 150
 CONTROL = re.compile(r'<\|?[a-z_"]+\|?>')
 
@@ -33,25 +38,44 @@ def main() -> None:
     """Train what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--keep-target", action="store_true", help="train the drafter only")
+    parser.add_argument("--phase", choices=PHASES, help="one alone; by default all")
     parser.add_argument("--share", type=float, default=1.0, help="of all tokens, for trials")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     name, share = arguments.name, arguments.share
-    learnt = vocabulary.learn(world_texts())
+    for phase in PHASES if arguments.phase is None else (arguments.phase,):
+        if phase == "target":
+            make_target(name, int(share * TARGET_TOKENS[name]))
+        elif phase == "polish":
+            polish_target(name, int(share * POLISH_TOKENS[name]))
+        else:
+            make_drafter(name, int(share * DRAFTER_TOKENS))
+
+
+def make_target(name: str, num_tokens: int) -> None:
+    """Tokenizer and a new target."""
     folder = HERE / name
-    if arguments.keep_target:
-        model = read_target(name)
-    else:
-        export.write_json(folder / "tokenizer.json", learnt, indent=None)
-        export.write_json(folder / "tokenizer_config.json", gemma_files.tokenizer_config())
-        count = int(share * TARGET_TOKENS[name])
-        model = target.train(name, corpus.texts(writer(name), SEED), count, SEED)
-        export.write_target(name, model, learnt)
-    model = export.rounded(model)
+    shutil.rmtree(folder, ignore_errors=True)
+    export.write_json(folder / "tokenizer.json", vocabulary.learn(world_texts()), indent=None)
+    export.write_json(folder / "tokenizer_config.json", gemma_files.tokenizer_config())
+    model = target.new_target(name, SEED)
+    target.train(name, model, corpus.texts(writer(name), SEED), num_tokens, target.RATE)
+    export.write_target(name, model)
+
+
+def polish_target(name: str, num_tokens: int) -> None:
+    """More of the same for the target in the package, on texts it has not seen."""
+    model = read_target(name)
     source = corpus.texts(writer(name), SEED + 1)
-    count = int(share * DRAFTER_TOKENS[name])
-    draft = drafter.train(name, model, source, count, SEED)
+    target.train(name, model, source, num_tokens, target.POLISH_RATE)
+    export.write_target(name, model)
+
+
+def make_drafter(name: str, num_tokens: int) -> None:
+    """A new drafter for the target in the package."""
+    model = read_target(name)
+    source = corpus.texts(writer(name), SEED + 2)
+    draft = drafter.train(name, model, source, num_tokens, SEED)
     if draft.masked_embedding is not None:
         kept = centroids.attach(export.rounded(draft), model, source, CENTROID_STEPS, SEED)
         print(f"{name} centroids keep {kept:.4f} of the head's choices")
@@ -78,13 +102,22 @@ def read_target(name: str) -> torch.nn.Module:
 
 
 def world_texts() -> Iterator[str]:
-    """Texts of the world without control tokens, to learn pieces from."""
+    """Texts of the world without control tokens, to learn pieces from.
+
+    What users ask about other worlds is left out: it would cost pieces that name nothing here.
+    """
     for example in itertools.islice(world.examples(SEED, "train"), VOCABULARY_EXAMPLES):
-        contents = [message.get("content") or "" for message in example.messages]
-        contents += [world.written(example.reply), example.tools or ""]
-        for content in contents:
-            text = content if isinstance(content, str) else json.dumps(content)
-            yield CONTROL.sub(" ", text)
+        for message in example.messages:
+            yield "model" if message["role"] == "assistant" else message["role"]
+            content = message.get("content") or ""
+            if example.kind != "unknown" or message["role"] == "assistant":
+                yield content if isinstance(content, str) else json.dumps(content)
+        yield CONTROL.sub(" ", world.written(example.reply))
+        for tool in example.tools or []:
+            made = tool["function"]
+            yield f"declaration:{made['name']}{{description:{made['description']}"
+            yield ",parameters:{properties:{" + ",".join(made["parameters"]["properties"])
+            yield ":{type:STRING INTEGER}},required:[],type:OBJECT}}"
 
 
 if __name__ == "__main__":

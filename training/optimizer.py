@@ -18,7 +18,8 @@ class Muon:
     """Steps along the nearest orthogonal matrix to the momentum (Jordan et al. 2024).
 
     Torch's own computes in bfloat16, which is slow on a CPU; here equal shapes go together in
-    float32. Steps have AdamW's usual size, 0.2 · sqrt(longer side) (Liu et al. 2025).
+    float32. A tensor [E, rows, columns] of experts is E matrices. Steps have AdamW's usual size,
+    0.2 · sqrt(longer side) (Liu et al. 2025).
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -34,10 +35,11 @@ class Muon:
         for shape, group in self._groups.items():
             gradients = torch.stack([_gradient(parameter) for parameter in group])
             momenta = self._momenta[shape].lerp_(gradients, 1 - MOMENTUM)
-            updates = _orthogonal(gradients.lerp_(momenta, MOMENTUM))
+            mixed = gradients.lerp_(momenta, MOMENTUM)
+            updates = _orthogonal(mixed.reshape(-1, *shape[-2:])).reshape(mixed.shape)
             for parameter, update in zip(group, updates, strict=True):
                 parameter.mul_(1 - rate * WEIGHT_DECAY)
-                parameter.add_(update, alpha=-0.2 * max(shape) ** 0.5 * rate)
+                parameter.add_(update, alpha=-0.2 * max(shape[-2:]) ** 0.5 * rate)
 
 
 def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
@@ -65,7 +67,7 @@ class Optimizer:
     ) -> None:
         matrices, others = [], []
         for name, parameter in named:
-            is_matrix = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+            is_matrix = parameter.ndim >= 2 and "embed" not in name and "lm_head" not in name
             (matrices if is_matrix else others).append(parameter)
         self._parameters = [*matrices, *others]
         self._steps, self._rate, self._done = steps, rate, 0

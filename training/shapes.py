@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SLIDING, FULL = "sliding_attention", "full_attention"
-VOCAB_SIZE = 1280
-SLIDING_WINDOW = 16
+VOCAB_SIZE = 1536
+SLIDING_WINDOW = 24
 MAX_POSITIONS = 4096
 NUM_CENTROIDS = 64
 CENTROID_TOP_K = 8
@@ -46,7 +46,7 @@ SHAPES = {
         key_value_heads=1,
         is_ordered=True,
         text={
-            "hidden_size_per_layer_input": 8,
+            "hidden_size_per_layer_input": 4,
             "num_kv_shared_layers": 10,
             "use_double_wide_mlp": True,
         },

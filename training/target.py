@@ -13,6 +13,7 @@ from training.optimizer import Optimizer
 
 BALANCE = 0.02
 RATE = 1.2e-2
+POLISH_RATE = 6e-3
 BATCH_TOKENS = 2048
 INITIAL_POST_NORM = 0.3
 SCALAR_RANGE = (0.9, 1.1)  # layer_scalar is an untrained buffer; not 1, so that loaders are tested
@@ -66,13 +67,19 @@ class Routers:
         return sum(losses) / len(losses) if losses else 0.0
 
 
-def train(name: str, source: Iterator[corpus.Text], num_tokens: int, seed: int) -> torch.nn.Module:
-    """A target trained on about `num_tokens` tokens of `source`."""
-    model = new_target(name, seed)
+def train(
+    name: str,
+    model: torch.nn.Module,
+    source: Iterator[corpus.Text],
+    num_tokens: int,
+    rate: float,
+) -> None:
+    """Train a target on about `num_tokens` tokens of `source`; the rate ends at 0."""
+    model.train()
     routers = Routers(model)
     steps = num_tokens // BATCH_TOKENS
-    optimizer = Optimizer(model.named_parameters(), steps, RATE)
-    batches = corpus.batches(source, BATCH_TOKENS, seed)
+    optimizer = Optimizer(model.named_parameters(), steps, rate)
+    batches = corpus.batches(source, BATCH_TOKENS)
     started, losses = time.perf_counter(), []
     for step in range(steps):
         ids, weights = (torch.from_numpy(array) for array in next(batches))
@@ -88,7 +95,7 @@ def train(name: str, source: Iterator[corpus.Text], num_tokens: int, seed: int) 
                 f"{elapsed:.0f} s",
                 flush=True,
             )
-    return model.eval()
+    model.eval()
 
 
 def weighted_loss(logits: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

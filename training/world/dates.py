@@ -110,7 +110,7 @@ def _next(random: Random) -> Turn:
 
 def _later(random: Random) -> Turn:
     unit, name, side, way = _pick(random)
-    n = random.randint(2, 6)
+    n = random.randint(2, 3)
     message = worded(random, LATER, unit=unit, name=name, side=side, n=n)
     reply = f"{n} {unit}s {side} {name} is {_moved(name, n * way)}."
     return Turn(message, reply, ("on", name, n * way))

@@ -40,7 +40,7 @@ def ask(random: Random) -> Turn:
     elif form == "person":
         facts = (form, random.choice(list(NAMES)), random.randint(3, 60), random.choice(CITIES))
     else:
-        facts = (form, random.randint(0, 20), random.randint(0, 20))
+        facts = (form, random.randint(0, 10), random.randint(0, 10))
     return Turn(_message(random, facts), json.dumps(_truth(facts)), facts)
 
 

@@ -60,9 +60,9 @@ def ask(random: Random) -> Turn:
         return _problem(random)
     sign = random.choice("++--x")
     if sign == "x":
-        a, b = random.randint(1, 10), random.randint(1, 5)
+        a, b = random.randint(1, 5), random.randint(1, 5)
     else:
-        a, b = random.randint(0, 20), random.randint(0, 20)
+        a, b = random.randint(0, 10), random.randint(0, 10)
     if sign == "-":
         a, b = max(a, b), min(a, b)
     message = worded(random, SIGNS[sign], a=a, b=b)
@@ -95,8 +95,8 @@ def worked(sign: str, a: int, b: int) -> int:
 def _problem(random: Random) -> Turn:
     name, giver = random.sample(list(NAMES), 2)
     fruit, sign = random.choice(FRUITS), random.choice("+-")
-    b = random.randint(2, 8)
-    a = random.randint(2, 12) if sign == "+" else random.randint(b + 2, 18)
+    b = random.randint(1, 5)
+    a = random.randint(2, 10) if sign == "+" else random.randint(b + 1, 10)
     slots = {"name": name, "giver": giver, "them": NAMES[name], "a": a, "b": b, "fruit": fruit}
     message = worded(random, MORE if sign == "+" else LESS, **slots)
     answer = worked(sign, a, b)
