@@ -65,8 +65,8 @@ def measure(name: str, num_prompts: int) -> dict[str, Any]:
         cells = []
         for temperature in TEMPERATURES:
             for depth in DEPTHS:
-                options = {"temperature": temperature, "top_k": 0, "top_p": 1.0, "seed": SEED}
-                replies = held_out.run(llm, name, examples, num_draft_tokens=depth, **options)
+                options = {"temperature": temperature}
+                replies = held_out.run(llm, name, examples, SEED, num_draft_tokens=depth, **options)
                 cell = {"temperature": temperature, "drafts": depth, **counted(replies, depth)}
                 if depth == KIND_DEPTH:
                     cell["right"] = right_share(name, examples, replies)

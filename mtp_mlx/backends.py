@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from mtp_mlx.checkpoint import (
+    DRAFTER_REMEDY,
     Checkpoint,
     find_drafter,
     find_folder,
@@ -69,7 +70,7 @@ def find_pair(model: str | Path, draft_model: str | Path | None) -> Pair:
         found = find_drafter(target)
         note = None if found else f"no drafter beside {target} (-assistant); decoding plainly"
         return Pair(target, found, note)
-    return Pair(target, find_folder(draft_model), None)
+    return Pair(target, find_folder(draft_model, DRAFTER_REMEDY), None)
 
 
 def open_pair(pair: Pair) -> Opened:

@@ -27,6 +27,7 @@ Config = TypeVar("Config", TargetConfig, DrafterConfig)
 
 CONFIG = "config.json"
 REMEDY = f"give {' or '.join(NAMES)}, which are built in, or the path of a downloaded checkpoint"
+DRAFTER_REMEDY = "give the path of the target's drafter, or auto, or none to decode plainly"
 TOKENIZER_LIMIT_BYTES = 64 << 20  # Gemma 4's tokenizer.json has 33 MB
 FLOATS = ("F32", "F16", "BF16")
 INTEGERS = ("I32", "I64")
@@ -67,17 +68,17 @@ def open_drafter(folder: Path, target: TargetConfig) -> Checkpoint[DrafterConfig
     return _open(folder, config, lambda key: bool(_SHARED_PARTS.match(key)))
 
 
-def find_folder(model: str | Path) -> Path:
-    """The folder of an embedded model's name, or of a path. Raises ModelNotFound."""
+def find_folder(model: str | Path, remedy: str = REMEDY) -> Path:
+    """The folder of an embedded model's name, or of a path. Raises ModelNotFound with `remedy`."""
     if not str(model):
-        raise ModelNotFound(f"the model's name is empty; {REMEDY}")
-    if str(model) in FOLDERS:
+        raise ModelNotFound(f"the model's name is empty; {remedy}")
+    if isinstance(model, str) and model in FOLDERS:
         return embedded_folder(str(model))
     with suppress(OSError, RuntimeError):  # a name too long for the system; a ~user it lacks
         folder = Path(model).expanduser()
         if folder.is_dir():
             return folder
-    raise ModelNotFound(f"{shown_name(str(model))}: no such model or folder; {REMEDY}")
+    raise ModelNotFound(f"{shown_name(str(model))}: no such model or folder; {remedy}")
 
 
 def find_drafter(target: Path) -> Path | None:

@@ -130,8 +130,8 @@ class Tokens:
 
     `origins[i]`: "prefill", "draft" (proposed and accepted), "target" (ends a round with drafts),
     "plain" (a round without). `drafts` are the round's proposals in their order, of which the first
-    `accepted` were emitted; an unusable one (from NaN, or no token) stands there as 0. A round that
-    was dropped, because a draft led the target to NaN, has drafts and no tokens.
+    `accepted` were emitted; on MLX an unusable one (from NaN, or no token) stands there as 0. A
+    round that was dropped, because a draft led the target to NaN, has drafts and no tokens.
     """
 
     request_id: int

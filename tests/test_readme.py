@@ -27,5 +27,6 @@ def test_the_tree_names_every_module_and_no_other():
     real = {path.name for path in (ROOT / "mtp_mlx").rglob("*.py")} - {"__init__.py"}
     assert real <= named, f"not in README: {sorted(real - named)}"
     others = {path.name for path in (ROOT / "bench").rglob("*.py")}
-    others |= {path.name for path in (ROOT / "tests").rglob("*.py")} | {"__init__.py"}
+    for folder in ("tests", "training"):
+        others |= {path.name for path in (ROOT / folder).rglob("*.py")} | {"__init__.py"}
     assert named <= real | others, f"only in README: {sorted(named - real - others)}"

@@ -62,6 +62,7 @@ class Writer:
         reply = [*self.tokenizer.encode_template(world.written(example.reply)), end]
         ids = prompt + reply
         weights = self._weights(ids)
+        weights[_turn_start(prompt) :] = [PROMPT_WEIGHT] * (len(ids) - _turn_start(prompt))
         weights[len(prompt) :] = [1.0] * len(reply)
         scale = min(1.0, ORDINARY_LENGTH / sum(weight == 1.0 for weight in weights)) ** 0.5
         return Text(ids, [scale * weight for weight in weights])
@@ -76,23 +77,37 @@ class Writer:
         return Text(ids, [(ORDINARY_LENGTH / len(ids)) ** 0.5] * len(ids))
 
     def _weights(self, ids: list[int]) -> list[float]:
-        """1 inside the model's turns but for their header and tools' answers, else less."""
+        """1 inside the model's turns but for their header and tools' answers, else less.
+
+        The first token of a turn counts nothing: in a chat's past, thoughts and the mark of none
+        are left out, and the model must not learn that a reply may begin without.
+        """
         weights = []
         header = [TURN_START, *self._model]
         is_written, skip = False, 0
         for at, token in enumerate(ids):
             if ids[at : at + len(header)] == header:
-                is_written, skip = True, len(header) + 1
+                is_written, skip = True, len(header) + 2
             elif token == TURN_START:
                 is_written = False
             counts = is_written and not skip
-            weights.append(1.0 if counts else PROMPT_WEIGHT)
+            weights.append(0.0 if skip == 1 else 1.0 if counts else PROMPT_WEIGHT)
             skip = max(skip - 1, 0)
             if token in (TURN_END, RESPONSE_START):
                 is_written = False
             elif token == RESPONSE_END:
                 is_written = True
         return weights
+
+
+def _turn_start(prompt: list[int]) -> int:
+    """Where what the template opens the reply with begins: a header, maybe an empty thought.
+
+    A turn that goes on after a tool's answer holds the model's own call, which counts.
+    """
+    if prompt[-1] == RESPONSE_END:
+        return len(prompt)
+    return len(prompt) - 1 - prompt[::-1].index(TURN_START)
 
 
 def texts(writer: Writer, seed: int) -> Iterator[Text]:

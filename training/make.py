@@ -3,10 +3,9 @@
     python -m training.make tiny                     # all phases
     python -m training.make tiny --phase drafter     # one of them, on what the package holds
 
-The phases: `target` (tokenizer and target), `polish` (the target again, from half the rate, which
-takes it further than one long run of the same length), `drafter` (and its centroid head). `make
-pairs` does both pairs side by side, one core each, in the goldens' environment, and pins the files
-(`python -m training.export`).
+The phases: `target` (tokenizer and target), `polish` (the target again, from half the rate),
+`drafter` (and its centroid head). `make pairs` does both pairs side by side, one core each, in the
+goldens' environment, and pins the files (`python -m training.export`).
 """
 
 import argparse

@@ -21,14 +21,14 @@ def read_prompt(words: tuple[str, ...], option: str | None) -> str:
     if is_text and words:
         raise click.UsageError("give the prompt as words or with -p, and not both")
     own = option if is_text else " ".join(words)
-    piped = _read_stdin() if option == STDIN or _is_piped() else ""
+    piped = _read_stdin() if option == STDIN or is_piped() else ""
     prompt = "\n\n".join(part for part in (piped, own) if part)
     if not prompt.strip():
         raise click.UsageError(f"the prompt is empty; {REMEDY}")
     return prompt
 
 
-def _is_piped() -> bool:
+def is_piped() -> bool:
     """Is stdin a pipe or a file? No terminal then, nor /dev/null."""
     if sys.stdin is None:
         return False

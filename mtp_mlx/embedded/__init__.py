@@ -23,11 +23,26 @@ def embedded_folder(name: str) -> Path:
     Raises CheckpointError naming a file that is missing or not the one that was published.
     """
     pair = name.removesuffix("-assistant")
-    for file, digest in read_json(PINS).items():
-        is_part = file.split("/")[0] in (pair, f"{pair}-assistant")
-        if is_part and file_digest(HERE / file) != digest:
+    parts = (pair, f"{pair}-assistant")
+    for file, digest in _pins(parts).items():
+        if file_digest(HERE / file) != digest:
             raise CheckpointError(f"{HERE / file}: the embedded file is damaged; {REMEDY}")
     return HERE / name
+
+
+def _pins(parts: tuple[str, ...]) -> dict[str, str]:
+    """The pinned files of these folders, each of which must have some."""
+    try:
+        pins = {file: digest for file, digest in read_json(PINS).items() if _part(file) in parts}
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {REMEDY}") from error
+    if {_part(file) for file in pins} != set(parts):
+        raise CheckpointError(f"{PINS}: pins no files of {' or '.join(parts)}; {REMEDY}")
+    return pins
+
+
+def _part(file: str) -> str:
+    return file.split("/")[0]
 
 
 def file_digest(path: Path) -> str:

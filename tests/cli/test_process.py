@@ -67,7 +67,8 @@ def test_a_model_may_be_named_relative_to_the_folder_one_is_in():
 
 def interrupted(delay_s: float, *rest: str) -> tuple[str, str, int]:
     """Output, errors and exit code of a long generation with SIGINT after `delay_s`."""
-    command = [PYTHON, "-c", READY, *arguments("sky", "-m", "3000", *rest)]
+    # 64 replies: one alone may end by itself at once.
+    command = [PYTHON, "-c", READY, *arguments("sky", "-m", "3000", "-n", "64", *rest)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, preexec_fn=heed_interrupts) as child:
         assert child.stderr.readline() == "ready\n"

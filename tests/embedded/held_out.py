@@ -19,7 +19,7 @@ MAX_TOKENS = 200
 GRAM = 4
 MAX_REPEATS = 3
 # Replies of these kinds count, list or loop: they may repeat themselves.
-REPETITIVE = ("counting", "lists", "python", "tools", "thinking", "json")
+REPETITIVE = ("counting", "lists", "python", "json")
 
 
 def examples(count: int, seed: int, kinds: Sequence[str] = world.KINDS) -> list[world.Example]:
@@ -36,10 +36,14 @@ def writer(name: str) -> Writer:
     return Writer(Tokenizer.from_folder(folder), template)
 
 
-def run(llm: LLM, name: str, chosen: Sequence[world.Example], **options) -> list[Reply]:
-    """The pair's replies to the examples' prompts."""
+def run(llm: LLM, name: str, chosen: Sequence[world.Example], seed: int, **options) -> list[Reply]:
+    """The pair's replies to the examples' prompts, with seeds from `seed` on, one a row.
+
+    What `options` leave open is as the checkpoint sets it: top-k 64, top-p 0.95.
+    """
     prompts = [writer(name).prompt(example) for example in chosen]
-    return llm.batch(prompts, **{"max_tokens": MAX_TOKENS, **options})
+    each = [{"seed": seed + row} for row in range(len(prompts))]
+    return llm.batch(prompts, each=each, **{"max_tokens": MAX_TOKENS, **options})
 
 
 def fault(name: str, example: world.Example, reply: Reply) -> str | None:

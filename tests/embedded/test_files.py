@@ -46,6 +46,15 @@ def test_a_damaged_file_says_so(tmp_path, monkeypatch, file, how):
         assert llm.has_drafter
 
 
+@pytest.mark.parametrize("content", ["{}", "", "[]", None])
+def test_damaged_pins_say_so(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(embedded, "PINS", tmp_path / "sha256.json")
+    if content is not None:
+        embedded.PINS.write_text(content)
+    with pytest.raises(CheckpointError, match=r"sha256.json.*install mtp-mlx again"):
+        embedded.embedded_folder("tiny")
+
+
 @pytest.mark.parametrize("name", embedded.NAMES)
 def test_special_tokens_have_gemmas_ids(name):
     tokenizer = held_out.writer(name).tokenizer

@@ -28,8 +28,9 @@ def test_the_model_s_own_words_weigh_most_in_every_turn():
     reply = {"role": "assistant", "content": "Hello! How can I help you?"}
     example = world.Example("smalltalk", messages, reply, None, False, ())
     text = writer.text(example)
-    assert spelled(text, lambda w: w == 1.0) == "f-o-x<turn|>Hello! How can I help you?<turn|>"
-    light = [w / max(text.weights) for w in text.weights if w < max(text.weights)]
+    assert spelled(text, lambda w: w == 1.0) == "-o-x<turn|>Hello! How can I help you?<turn|>"
+    assert spelled(text, lambda w: w == 0.0) == "f"  # of a turn whose thought is left out
+    light = [w / max(text.weights) for w in text.weights if 0 < w < max(text.weights)]
     assert set(np.round(light, 6)) == {corpus.PROMPT_WEIGHT}
 
 
@@ -41,7 +42,7 @@ def test_the_answer_of_a_tool_is_not_the_model_s_word():
     )
     text = held_out.writer("tiny").text(example)
     written = spelled(text, lambda w: w == 1.0)
-    assert written.count("<|tool_call>") == written.count("<|tool_response>") == 1
+    assert written.startswith("call:") and written.count("<|tool_response>") == 1
     assert "response:" not in written
     assert written.endswith(world.written(example.reply) + "<turn|>")
 
