@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from mtp_mlx import __version__
-from mtp_mlx.cli.terminal import RESET, is_terminal
+from mtp_mlx.cli.terminal import RESET, can_style, is_terminal
 from mtp_mlx.errors import MtpError, RequestError
 
 # command -> (module, one line for --help)
@@ -118,8 +118,8 @@ def _leave(signum: int, frame: object) -> None:
     """Leave at once on Ctrl-C. A KeyboardInterrupt could be lost: Python drops exceptions that a
     destructor or an import lock's callback raises."""
     with suppress(OSError):  # a terminal that has gone
-        if is_terminal():
-            os.write(STDOUT, RESET.encode())  # --raw may have styled what NO_COLOR does not
+        if can_style():
+            os.write(STDOUT, RESET.encode())
         os.write(STDOUT if is_terminal() else STDERR, b"\n")
         os.write(STDERR, b"interrupted\n")
     os._exit(EXIT_INTERRUPTED)

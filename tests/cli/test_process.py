@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.api_pairs import folders
+from tests.interrupts import heed_interrupts
 
 PYTHON = sys.executable
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,11 +33,6 @@ def process(*command: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
         command, capture_output=True, timeout=LIMIT_S, preexec_fn=heed_interrupts, **options
     )
-
-
-def heed_interrupts() -> None:
-    """A background job inherits an ignored SIGINT, which the command line respects."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_installed_script_and_module_run_from_another_folder(tmp_path):

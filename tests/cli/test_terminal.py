@@ -13,6 +13,7 @@ import pytest
 from mtp_mlx.cli.terminal import bracket, painted, tint, unmarked
 from mtp_mlx.reply import Chunk, Token
 from tests.cli.answer import Answer
+from tests.interrupts import heed_interrupts
 
 ROOT = Path(__file__).resolve().parents[2]
 ON, OFF = "\x1b[36m\x1b[4m", "\x1b[0m"
@@ -49,11 +50,6 @@ def settings(**environment: str) -> dict:
     plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     changes = {"TERM": "xterm", "PYTHONIOENCODING": "utf-8"} | environment
     return {"cwd": ROOT, "env": plain | changes, "stdin": subprocess.DEVNULL}
-
-
-def heed_interrupts() -> None:
-    """A background job inherits an ignored SIGINT, which the command line respects."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_all(terminal: int) -> str:

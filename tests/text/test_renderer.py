@@ -14,6 +14,7 @@ import pytest
 from mtp_mlx.errors import MtpError
 from mtp_mlx.text import renderer
 from mtp_mlx.text.renderer import Overrun, Refused, Renderer
+from tests.interrupts import heed_interrupts
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 WAIT_S = 30.0  # of a busy machine, for what an idle one does at once
@@ -241,6 +242,7 @@ def run_script(ending: str, *, shell: str = "", group: bool = False) -> subproce
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=group,
+        preexec_fn=heed_interrupts,
     )
 
 
