@@ -12,14 +12,14 @@ import pytest
 
 from training import world
 from training.world import stories
-from training.world.conversation import SYSTEM_MESSAGES
+from training.world.conversation import SYSTEM_MESSAGES, normalised
 from training.world.plain import PLAIN
 from training.world.toolbox import TOOLS
 
 WORDS_AT_MOST = 450
 CALL = {"name": "f", "arguments": {"b": True, "a": 1, "city": "Paris"}}
 ADD = "<|tool_call>call:add{a:34,b:5}<tool_call|>"
-THOUGHT = "<|channel>thought\nI add 7 and 5. That makes 12.\n<channel|>"
+THOUGHT = "<|channel>thought\nI add 7 and 5. 7 + 5 = 12.\n<channel|>"
 STORY = next(world.examples(1, "train", ["stories"]))
 
 
@@ -50,6 +50,19 @@ def test_no_training_conversation_holds_a_held_out_message(samples):
         users = [m["content"] for m in made.messages if m["role"] == "user"]
         assert not any(map(world.is_held_out, users))
     assert all(world.is_held_out(made.last_user_message) for made in samples["held-out"])
+
+
+def test_careless_typing_does_not_carry_a_question_over_to_the_other_split(samples):
+    kept = {
+        split: {normalised(made.last_user_message) for made in examples}
+        for split, examples in samples.items()
+    }
+    assert not kept["train"] & kept["held-out"]
+    for made in samples["held-out"]:
+        asked = made.last_user_message
+        bare = asked.rstrip(" .?!=")
+        for typed in (asked.lower(), bare, f"{bare}, please.", f"Please {bare}?", f" {asked}  "):
+            assert world.is_held_out(typed), (asked, typed)
 
 
 def test_a_conversation_is_well_formed(samples):
@@ -132,8 +145,8 @@ def spoiled(random, reply, vocabulary):
         (
             "sizes",
             ("is", "bigger", ("cat", "fox")),
-            "No, a cat is smaller than a fox.",
-            ["Yes, a cat is bigger than a fox.", "Yes, a cat is smaller than a fox."],
+            "A cat is smaller than a fox, so no.",
+            ["A cat is bigger than a fox, so yes.", "A cat is smaller than a fox, so yes."],
         ),
         (
             "sizes",

@@ -79,7 +79,7 @@ def answer(facts: tuple) -> str:
             f"The {animal} is an animal with {legs}. It lives {place}, eats {its.food} and says"
             f" {its.sound}."
         ),
-        "lives": f"{'Yes' if asked == its.home else 'No'}, the {animal} lives {place}.",
+        "lives": f"The {animal} lives {place}, so {'yes' if asked == its.home else 'no'}.",
         "who": f"The {animal} says {its.sound}.",
     }
     return answers[form]

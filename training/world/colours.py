@@ -55,7 +55,8 @@ def answer(facts: tuple) -> str:
     if form == "colour":
         return opened(f"{thing} is {COLOURS[thing]}.")
     if form == "is":
-        return f"{'Yes' if COLOURS[thing] == colour else 'No'}, {thing} is {COLOURS[thing]}."
+        verdict = "yes" if COLOURS[thing] == colour else "no"
+        return opened(f"{thing} is {COLOURS[thing]}, so {verdict}.")
     if form == "name":
         first = next(thing for thing, its in COLOURS.items() if its == colour)
         return opened(f"{first} is {colour}.")

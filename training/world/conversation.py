@@ -1,5 +1,6 @@
 """From single questions to conversations: system messages, earlier exchanges, and the split."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -10,7 +11,16 @@ from training.world.example import Example
 from training.world.plain import PLAIN
 
 KINDS = (*PLAIN, "tools", "thinking")
-WEIGHTS = {"thinking": 3, "sums": 3, "tools": 2.5, "counting": 2, "dates": 2, "spelling": 1.5}
+WEIGHTS = {
+    "thinking": 4,
+    "sums": 3,
+    "tools": 2.5,
+    "counting": 2.2,
+    "dates": 2,
+    "spelling": 1.5,
+    "sizes": 1.4,
+    "colours": 1.3,
+}
 HELD_OUT_ONE_IN = 10
 SPLITS = ("train", "held-out")
 SYSTEM, EARLIER, TWO_EARLIER = 0.15, 0.25, 0.4
@@ -28,9 +38,16 @@ SYSTEM_MESSAGES = (
 )
 
 
+def normalised(message: str) -> str:
+    """What all careless typings of one question share: no capitals, spaces, end mark, "please"."""
+    words = re.sub(r",? ?\bplease\b", " ", message.lower()).split()
+    return "".join(words).rstrip(".?!=")
+
+
 def is_held_out(message: str) -> bool:
-    """Whether prompts that end with this user message are never trained on."""
-    return int.from_bytes(sha256(message.encode()).digest()[:4], "big") % HELD_OUT_ONE_IN == 0
+    """Whether prompts that end with this user message, however typed, are never trained on."""
+    digest = sha256(normalised(message).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % HELD_OUT_ONE_IN == 0
 
 
 def example(kind: str, random: Random) -> Example:

@@ -41,7 +41,8 @@ def ask(random: Random) -> Turn:
         message = worded(random, IS_IT, way=way, **slots)
         right = things == ordered
         said = way if right else {"bigger": "smaller", "smaller": "bigger"}[way]
-        reply = f"{'Yes' if right else 'No'}, {slots['one']} is {said} than {slots['two']}."
+        verdict = "yes" if right else "no"
+        reply = opened(f"{slots['one']} is {said} than {slots['two']}, so {verdict}.")
     return Turn(message, reply, (form, way, tuple(things)))
 
 
@@ -51,24 +52,24 @@ def check(facts: tuple, text: str) -> str | None:
     if form == "three":
         found = re.fullmatch(rf"(An? \w+) is the {_most(way)}\.", text)
         return _check_three(way, things, names.get(found[1].lower()) if found else None)
-    found = re.fullmatch(r"(?:(Yes|No), (?=a)|(?=A))(\w+ \w+) is (\w+er) than (\w+ \w+)\.", text)
-    if found is None or {found[2].lower(), found[4]} != set(names):
+    found = re.fullmatch(r"(An? \w+) is (\w+er) than (\w+ \w+)(?:, so (yes|no))?\.", text)
+    if found is None or {found[1].lower(), found[3]} != set(names):
         return f"not a comparison of {joined(things)}: {text!r}"
-    one, two = names[found[2].lower()], names[found[4]]
-    if found[3] != ("bigger" if SIZES.index(one) > SIZES.index(two) else "smaller"):
-        return f"{a(one)} is not {found[3]} than {a(two)}"
+    one, two = names[found[1].lower()], names[found[3]]
+    if found[2] != ("bigger" if SIZES.index(one) > SIZES.index(two) else "smaller"):
+        return f"{a(one)} is not {found[2]} than {a(two)}"
     if form == "two":
-        return None if (found[1], found[3]) == (None, way) else f"asked which is {way}: {text!r}"
-    right = "Yes" if found[3] == way else "No"
-    return None if (found[1], one) == (right, things[0]) else f"not {right}: {text!r}"
+        return None if (found[4], found[2]) == (None, way) else f"asked which is {way}: {text!r}"
+    right = "yes" if found[2] == way else "no"
+    return None if (found[4], one) == (right, things[0]) else f"not {right}: {text!r}"
 
 
 def thought(facts: tuple) -> str:
     form, way, things = facts
     if form == "three":
         return f"I know all three. I take the {_most(way)} one."
-    bigger, smaller = sorted(things, key=SIZES.index, reverse=True)
-    return f"I know the {smaller} and the {bigger}. The {bigger} is the bigger one."
+    bigger = max(things, key=SIZES.index)
+    return f"I compare the {things[0]} and the {things[1]}. The {bigger} is the bigger one."
 
 
 def _most(way: str) -> str:

@@ -49,9 +49,9 @@ LESS = (
     "{name} has {a} {fruit} and gives {b} to {giver}. How many {fruit} does {name} have left?",
 )
 THOUGHTS = {
-    "+": "I add {a} and {b}. That makes {answer}.",
-    "-": "I take {b} from {a}. That leaves {answer}.",
-    "x": "I take {b} times {a}. That makes {answer}.",
+    "+": "I add {a} and {b}. {a} + {b} = {answer}.",
+    "-": "I take {b} from {a}. {a} - {b} = {answer}.",
+    "x": "I take {a} times {b}. {a} x {b} = {answer}.",
 }
 
 
