@@ -1,7 +1,7 @@
 """How well the embedded drafters draft, on held-out prompts of the world they were trained on.
 
 For each pair, greedy and at temperature 0.7: acceptance by draft position and tokens a round for 1
-to 6 drafts, the same by kind of text at 3 drafts, and right replies by the grammar's checker; also
+to 6 drafts, over all texts and by kind of text, and right replies by the grammar's checker; also
 how often the drafter's first token is the target's own along held-out replies, teacher-forced.
 Prints tables, then one JSON line.
 
@@ -21,7 +21,6 @@ from training import world
 
 DEPTHS = range(1, 7)
 TEMPERATURES = (0.0, 0.7)
-KIND_DEPTH = 3
 SEED = 11
 ROWS = 8
 
@@ -68,9 +67,8 @@ def measure(name: str, num_prompts: int) -> dict[str, Any]:
                 options = {"temperature": temperature}
                 replies = held_out.run(llm, name, examples, SEED, num_draft_tokens=depth, **options)
                 cell = {"temperature": temperature, "drafts": depth, **counted(replies, depth)}
-                if depth == KIND_DEPTH:
-                    cell["right"] = right_share(name, examples, replies)
-                    cell["kinds"] = by_kind(examples, replies)
+                cell["right"] = right_share(name, examples, replies)
+                cell["kinds"] = by_kind(examples, replies, depth)
                 cells.append(cell)
         agrees = agreement(llm, name, examples[: max(num_prompts // 4, 1)])
     return {"pair": name, "prompts": num_prompts, "agreement": agrees, "cells": cells}
@@ -81,11 +79,14 @@ def right_share(name: str, examples: Sequence[world.Example], replies: Sequence[
     return faults.count(None) / len(faults)
 
 
-def by_kind(examples: Sequence[world.Example], replies: Sequence[Reply]) -> dict[str, Any]:
+def by_kind(
+    examples: Sequence[world.Example], replies: Sequence[Reply], depth: int
+) -> dict[str, Any]:
+    """The figures of `counted` for each kind of text."""
     groups: dict[str, list[Reply]] = defaultdict(list)
     for example, reply in zip(examples, replies, strict=True):
         groups[example.kind].append(reply)
-    return {kind: counted(group, KIND_DEPTH) for kind, group in sorted(groups.items())}
+    return {kind: counted(group, depth) for kind, group in sorted(groups.items())}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -97,14 +98,23 @@ def show(result: dict[str, Any]) -> None:
         shares = " ".join(f"{share:.2f}" for share in cell["per_position"])
         line = f"{cell['temperature']:>5} {cell['drafts']:>6} {cell['tokens_per_round']:>15.2f}"
         print(f"{line}  {shares}")
-    for cell in result["cells"]:
-        if cell["drafts"] != KIND_DEPTH:
-            continue
-        print(f"at {KIND_DEPTH} drafts, temperature {cell['temperature']}:", end=" ")
-        print(f"{cell['right']:.3f} of the replies are right")
-        for kind, figures in cell["kinds"].items():
-            shares = " ".join(f"{share:.2f}" for share in figures["per_position"])
-            print(f"  {kind:>10} {figures['tokens_per_round']:>6.2f}  {shares}")
+    for temperature in TEMPERATURES:
+        show_kinds(temperature, [c for c in result["cells"] if c["temperature"] == temperature])
+
+
+def show_kinds(temperature: float, cells: Sequence[dict[str, Any]]) -> None:
+    """By kind: tokens a round for each number of drafts, and acceptance by position at the most."""
+    right = " ".join(f"{cell['right']:.3f}" for cell in cells)
+    print(
+        f"temperature {temperature}: right replies at {DEPTHS[0]} to {DEPTHS[-1]} drafts: {right}"
+    )
+    print(
+        f"{'kind':>12}  tokens a round, {DEPTHS[0]} to {DEPTHS[-1]} drafts    accepted by position"
+    )
+    for kind in cells[-1]["kinds"]:
+        rounds = " ".join(f"{cell['kinds'][kind]['tokens_per_round']:.2f}" for cell in cells)
+        shares = " ".join(f"{x:.2f}" for x in cells[-1]["kinds"][kind]["per_position"])
+        print(f"{kind:>12}  {rounds}    {shares}")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from mtp_mlx.options import Keywords, Options
 from mtp_mlx.reply import Chunk, Reply
 from mtp_mlx.request import Failed, check_integer, check_token_ids
 from mtp_mlx.text.renderer import RENDERER
-from mtp_mlx.text.template import ChatTemplate, NoChatTemplate, encode_chat
+from mtp_mlx.text.template import ChatTemplate, NoChatTemplate, encode_chat, has_template
 from mtp_mlx.text.tokenizer import Tokenizer
 
 MAX_NUM_SEQS = 64
@@ -52,7 +52,8 @@ def load(
         if not isinstance(value, str | Path):
             raise RequestError(f"{param} must be a path, found {shown(value)}", param=param)
     pair = find_pair(model, draft_model)
-    RENDERER.start()  # it gets ready while the tables and the tokenizer are read
+    if has_template(pair.target):
+        RENDERER.start()  # it gets ready while the tables and the tokenizer are read
     opened = open_pair(pair)
     config = opened.target.config
     tokenizer = Tokenizer.from_folder(pair.target)

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -70,7 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
     _fill_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
-    _on_interrupt(_leave, unless=signal.SIG_IGN)  # as a shell's background jobs have it
+    _on_interrupt(
+        partial(_leave, "--raw" in arguments), unless=signal.SIG_IGN
+    )  # as a shell's background jobs have it
     stdout = sys.stdout
     try:
         code = cli.main(arguments, prog_name="mtp-mlx", standalone_mode=False)
@@ -114,11 +117,11 @@ def _on_interrupt(handler: Any, unless: Any = None) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-def _leave(signum: int, frame: object) -> None:
+def _leave(is_raw: bool, signum: int, frame: object) -> None:
     """Leave at once on Ctrl-C. A KeyboardInterrupt could be lost: Python drops exceptions that a
-    destructor or an import lock's callback raises."""
+    destructor or an import lock's callback raises. is_raw: the model's own escapes were printed."""
     with suppress(OSError):  # a terminal that has gone
-        if can_style():
+        if can_style() or (is_raw and is_terminal()):
             os.write(STDOUT, RESET.encode())
         os.write(STDOUT if is_terminal() else STDERR, b"\n")
         os.write(STDERR, b"interrupted\n")

@@ -30,6 +30,11 @@ def embedded_folder(name: str) -> Path:
     return HERE / name
 
 
+def name_of(folder: Path) -> str:
+    """What a user calls the checkpoint in `folder`: an embedded one's name, else its path."""
+    return folder.name if folder.parent == HERE and folder.name in FOLDERS else str(folder)
+
+
 def _pins(parts: tuple[str, ...]) -> dict[str, str]:
     """The pinned files of these folders, each of which must have some."""
     try:

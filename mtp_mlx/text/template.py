@@ -106,6 +106,11 @@ class ChatTemplate:
             raise RequestError(f"the chat template {error}", param="messages") from error
 
 
+def has_template(folder: Path) -> bool:
+    """Whether the model in `folder` has a chat template, good or bad."""
+    return (folder / FILE_NAME).exists() or _configured(folder) is not None
+
+
 def encode_chat(
     tokenizer: Tokenizer,
     template: ChatTemplate,

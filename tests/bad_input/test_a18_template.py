@@ -6,6 +6,7 @@ import pytest
 
 import mtp_mlx
 from mtp_mlx.errors import RequestError
+from mtp_mlx.text.renderer import RENDERER
 from tests.bad_input.faults import Fault, both_backends, check, each
 from tests.bad_input.files import copy_pair
 
@@ -17,6 +18,7 @@ MESSAGES = [{"role": "user", "content": "hello"}]
 def test_without_a_template_chats_are_refused_and_prompts_work(backend, tmp_path):
     target, drafter = copy_pair(tmp_path, "31b")
     (target / NAME).unlink()
+    RENDERER.close()
     llm = mtp_mlx.load(target, draft_model=drafter, backend=backend)
     with pytest.raises(RequestError) as caught:
         llm.chat(MESSAGES, max_tokens=2)
@@ -26,6 +28,7 @@ def test_without_a_template_chats_are_refused_and_prompts_work(backend, tmp_path
     assert str(caught.value).isprintable()
     reply = llm.generate("hello", max_tokens=2, num_draft_tokens=1)
     assert 1 <= len(reply.token_ids) <= 2
+    assert RENDERER._process is None, "no template, and yet a process for templates"
 
 
 def written(content: bytes):

@@ -1,5 +1,6 @@
 """`mtp-mlx demo`: what it shows is what happened, and texts that differ have an exit code."""
 
+import json
 import re
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from mtp_mlx.api import LLM
 from mtp_mlx.cli import demo
 from mtp_mlx.cli.demo import Outcome, Round
+from mtp_mlx.cli.terminal import tint
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.reply import Chunk, Token
 from tests.api_pairs import loaded, prompt_ids, scripted
@@ -43,6 +45,33 @@ def test_json_holds_the_same_facts(cli):
     text = cli("demo", "--model", "tiny-moe", "--seed", 7, "--num-draft-tokens", 2).out
     assert f"drafts accepted {spec['accepted']} of {spec['drafted']}\n" in text
     assert re.search(rf"plain {pair['plain_target_forwards']}: -?\d+ saved", text)
+
+
+def spelled(step: dict, name: str) -> str:
+    """A step of the round of --json as it should be printed."""
+    return " ".join(json.dumps(token["text"], ensure_ascii=False) for token in step[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_round_is_printed_step_by_step(cli, name):
+    (pair,) = cli("demo", "--model", name, "--json").body["pairs"]
+    text = cli("demo", "--model", name).out
+    step, rounds = pair["round"], pair["reply"]["spec"]["rounds"]
+    assert step["drafted"] and step["accepted"]
+    assert f"\nround {step['number']} of {rounds}, step by step:\n" in text
+    for label in ("drafted", "accepted", "rejected", "bonus"):
+        assert f"\n{label:<16}{spelled(step, label)}\n" in text
+
+
+def test_accepted_drafts_stand_between_marks_or_are_tinted(cli, monkeypatch):
+    (pair,) = cli("demo", "--model", "tiny", "--json").body["pairs"]
+    text = cli("demo", "--model", "tiny").out
+    reply = text.split("\n\n")[1]
+    assert reply.replace("‹", "").replace("›", "") == pair["reply"]["text"]
+    assert "‹" in reply and "‹like this›: an accepted draft\n" in text
+    monkeypatch.setattr(demo, "can_style", lambda: True)
+    on, off = tint("|").split("|")
+    assert text.replace("‹", on).replace("›", off) == cli("demo", "--model", "tiny").out
 
 
 @pytest.mark.parametrize("rest", [[], ["--json"]])

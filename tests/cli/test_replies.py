@@ -94,7 +94,7 @@ def test_figures_do_not_mix_with_json(generate):
 def test_a_built_in_pair_is_known_by_its_name(cli, name):
     answer = cli("generate", "Tell me a story.", "--model", name, "-m", 3, "--json")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.body["draft_model"].endswith(f"{name}-assistant")
+    assert (answer.body["model"], answer.body["draft_model"]) == (name, f"{name}-assistant")
 
 
 @pytest.mark.parametrize("folder", ["tiny", "tiny-assistant"])

@@ -158,6 +158,8 @@ def test_an_interrupt_resets_the_style_and_the_line():
     assert answer == Answer(130, TINTED.rstrip("\n") + f"{OFF}\n", "interrupted\n")
     plain = on_terminal([*ROUNDS, "hang"], NO_COLOR="1")
     assert plain == Answer(130, TEXT, "interrupted\n")
+    raw = on_terminal([*ROUNDS, "hang"], "--raw", NO_COLOR="1")
+    assert raw == Answer(130, TEXT.rstrip("\n") + f"{OFF}\n", "interrupted\n")
 
 
 def test_a_fault_in_mid_reply_begins_its_own_line():

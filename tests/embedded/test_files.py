@@ -3,6 +3,8 @@
 import json
 import shutil
 import statistics
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from mtp_mlx.errors import CheckpointError
 from tests.embedded import held_out
 from training.gemma_files import SPECIAL_TOKENS
 
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT_BYTES = 6_000_000
 
 
@@ -27,6 +30,17 @@ def test_every_file_is_pinned_and_nothing_else():
     assert sorted(pins) == sorted(str(file.relative_to(embedded.HERE)) for file in files)
     for name in embedded.NAMES:
         assert embedded.embedded_folder(name) == embedded.HERE / name
+
+
+def test_the_wheel_takes_every_file():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = set()
+    for pattern in settings["package-data"]["mtp_mlx.embedded"]:
+        found.update(file for file in embedded.HERE.glob(pattern) if file.is_file())
+    pinned = {embedded.HERE / file for file in json.loads(embedded.PINS.read_text())}
+    assert pinned | {embedded.PINS, embedded.HERE / "README.md"} <= found
+    assert settings["packages"]["find"]["include"] == ["mtp_mlx*"]
+    assert (embedded.HERE / "__init__.py").exists()
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "gone"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -37,18 +38,28 @@ def own():
 
 def is_running(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not yet asked how does not."""
+    return state_of(pid) not in ("", "Z")
+
+
+def state_of(pid: int) -> str:
+    """R for a process that computes, S for one that waits, Z for one that has ended, or none."""
     found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return found.stdout.strip()[:1] not in ("", "Z")
+    return found.stdout.strip()[:1]
 
 
-def has_ended(pid: int) -> bool:
-    """Waits until a process has ended."""
+def waits_for(holds: Callable[[], bool]) -> bool:
+    """Whether a condition comes true in time."""
     limit = time.monotonic() + WAIT_S
-    while is_running(pid):
+    while not holds():
         if time.monotonic() > limit:
             return False
         time.sleep(0.05)
     return True
+
+
+def has_ended(pid: int) -> bool:
+    """Waits until a process has ended."""
+    return waits_for(lambda: not is_running(pid))
 
 
 def pid_of(own: Renderer) -> int:
@@ -278,7 +289,7 @@ def test_an_interrupt_reaches_the_parent_alone():
     )
     with run_script(ending, group=True) as parent:
         worker = worker_of(parent)
-        time.sleep(0.3)
+        assert waits_for(lambda: state_of(worker) == "R")
         os.killpg(parent.pid, signal.SIGINT)
         output, errors = parent.communicate(timeout=WAIT_S)
     assert (output, errors) == ("interrupted None\nagain\n", "")
