@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mtp_mlx.api import LLM, Stream, load
+    from mtp_mlx.api import LLM, load
     from mtp_mlx.errors import (
         CheckpointError,
         ContextLengthExceeded,
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
         MtpError,
         NumericalError,
         RequestError,
+        TimedOut,
         Unsupported,
         UnsupportedModel,
     )
-    from mtp_mlx.reply import Chunk, Reply, SpecStats, Timings, Token, Usage
+    from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
+    from mtp_mlx.streams import AsyncStream, Stream
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("LLM", "Stream", "load"),
+    "api": ("LLM", "load"),
     "errors": (
         "CheckpointError",
         "ContextLengthExceeded",
@@ -34,20 +36,24 @@ _HOMES = {
         "MtpError",
         "NumericalError",
         "RequestError",
+        "TimedOut",
         "Unsupported",
         "UnsupportedModel",
     ),
-    "reply": ("Chunk", "Reply", "SpecStats", "Timings", "Token", "Usage"),
+    "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
+    "streams": ("AsyncStream", "Stream"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "LLM",
+    "AsyncStream",
     "CheckpointError",
     "Chunk",
     "ContextLengthExceeded",
     "DoesNotFit",
     "DrafterMismatch",
+    "EngineStats",
     "EngineStopped",
     "ModelNotFound",
     "MtpError",
@@ -56,6 +62,7 @@ __all__ = [
     "RequestError",
     "SpecStats",
     "Stream",
+    "TimedOut",
     "Timings",
     "Token",
     "Unsupported",

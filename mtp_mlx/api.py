@@ -1,27 +1,27 @@
 """The Python API: load a pair, generate, chat, stream, batch."""
 
-import threading
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Unpack, cast
 
 import numpy as np
 
-from mtp_mlx.backends import Pair, Runtime, find_pair, load_runtime, open_pair
+from mtp_mlx.backends import Pair, find_pair, load_runtime, open_pair
 from mtp_mlx.checkpoint import check_tokenizers
 from mtp_mlx.config import TargetConfig
-from mtp_mlx.errors import EngineStopped, RequestError
+from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults, read_defaults
 from mtp_mlx.job import Job
 from mtp_mlx.options import Keywords, Options
-from mtp_mlx.reply import Chunk, Reply
-from mtp_mlx.request import Failed, check_integer, check_token_ids
+from mtp_mlx.reply import EngineStats, Reply
+from mtp_mlx.request import check_integer, check_request, check_token_ids
+from mtp_mlx.streams import AsyncStream, Stream
 from mtp_mlx.text.renderer import RENDERER
 from mtp_mlx.text.template import ChatTemplate, NoChatTemplate, encode_chat, has_template
 from mtp_mlx.text.tokenizer import Tokenizer
+from mtp_mlx.worker import Worker
 
 MAX_NUM_SEQS = 64
 
@@ -61,19 +61,23 @@ def load(
         check_tokenizers(pair.target, pair.drafter)
     defaults = read_defaults(pair.target, config.vocab_size)
     template = ChatTemplate.from_folder(pair.target)
-    runtime = load_runtime(opened, max_num_seqs, dtype, backend)
-    return LLM(runtime, config, tokenizer, template, defaults, pair)
+    worker = Worker(lambda: load_runtime(opened, max_num_seqs, dtype, backend))
+    try:
+        return LLM(worker, config, tokenizer, template, defaults, pair)
+    except BaseException:
+        worker.close()
+        raise
 
 
 class LLM:
-    """A loaded pair. A context manager; use it from the thread that loaded it.
+    """A loaded pair with a thread of its own. A context manager; any thread may use it.
 
     `pair` names the folders of target and drafter.
     """
 
     def __init__(
         self,
-        runtime: Runtime,
+        worker: Worker,
         config: TargetConfig,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
@@ -93,11 +97,8 @@ class LLM:
             eos_ids=tuple(sorted(eos_ids)),
         )
         check_token_ids("eos ids of the tokenizer", self._defaults.eos_ids, config.vocab_size)
-        self._runtime: Runtime | None = runtime
-        self._engine = runtime.new_engine()
-        self._jobs: dict[int, Job] = {}
-        self._abandoned: deque[Job] = deque()
-        self._thread = threading.get_ident()
+        self._worker = worker
+        self.has_drafter: bool = worker.call(lambda runtime, _: runtime.has_drafter)
 
     def __enter__(self) -> "LLM":
         return self
@@ -111,27 +112,24 @@ class LLM:
         self.close()
 
     def close(self) -> None:
-        """Free the weights; later calls raise EngineStopped. Closing twice does nothing."""
-        if self._runtime is None:
-            return
-        runtime = self._open()
-        self._runtime = None
-        self._jobs.clear()
-        del self._engine
-        runtime.close()
+        """End the thread and free the weights; open replies fail, later calls raise EngineStopped.
+
+        Closing twice does nothing.
+        """
+        self._worker.close()
 
     @property
     def note(self) -> str | None:
         """Why there is no drafter where one was looked for, in one line."""
         return self.pair.note
 
-    @property
-    def has_drafter(self) -> bool:
-        return self._open().has_drafter
-
     def peak_memory_bytes(self) -> int:
         """The most memory in use so far."""
-        return self._open().peak_memory_bytes()
+        return self._worker.call(lambda runtime, _: runtime.peak_memory_bytes())
+
+    def stats(self) -> EngineStats:
+        """What the engine holds at this moment, between two of its steps."""
+        return self._worker.call(lambda _, engine: engine.stats())
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[Keywords]) -> Reply:
         """The reply to a raw prompt: a string gets one BOS, token ids are taken as they are.
@@ -145,11 +143,12 @@ class LLM:
         return self._finish(self._submit(self._render(messages), options))
 
     def stream(self, prompt: Prompt, **options: Unpack[Keywords]) -> "Stream":
-        """The reply as chunks, one a round; `prompt` is text, token ids or messages.
+        """The reply as chunks, one a round; `prompt` is text, token ids or messages."""
+        return Stream(self._worker, self._submit(self._any(prompt), options))
 
-        Rows decode together: while one stream is read, the others go on as well.
-        """
-        return Stream(self, self._submit(self._any(prompt), options))
+    def astream(self, prompt: Prompt, **options: Unpack[Keywords]) -> AsyncStream:
+        """The same as an async iterator; call it where an event loop runs."""
+        return AsyncStream(self._worker, self._submit(self._any(prompt), options))
 
     def batch(
         self,
@@ -176,42 +175,42 @@ class LLM:
                 f"each has {len(each)} entries for {len(prompts)} prompts", param="each"
             )
         own = each or [Keywords()] * len(prompts)
-        jobs: list[Job] = []
+        pairs = zip(prompts, own, strict=True)
+        jobs = [
+            self._batched(index, prompt, {**options, **mine})
+            for index, (prompt, mine) in enumerate(pairs)
+        ]
+        self._worker.submit(*jobs)
         try:
-            for index, (prompt, mine) in enumerate(zip(prompts, own, strict=True)):
-                jobs.append(self._batched(index, prompt, {**options, **mine}))
-            while not all(job.is_done for job in jobs):
-                self._step()
+            return [job.reply() for job in jobs]
         finally:
             for job in jobs:
-                self._drop(job)
-        return [job.reply() for job in jobs]
+                self._worker.cancel(job)
 
     def _batched(self, index: int, prompt: Prompt, options: Keywords) -> Job:
-        """Queue one prompt of a batch; a bad one is named by its number."""
+        """The job of one prompt of a batch; a bad one is named by its number."""
         try:
-            return self._submit(self._any(prompt), options)
+            return self._job(self._any(prompt), options)
         except RequestError as error:
             error.args = (f"prompts[{index}]: {error}",)
             raise
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Teacher-forced logits [L, V] float32 of the target; row i predicts token i + 1."""
-        runtime = self._open()
-        return runtime.logits(self._checked(ids))
+        checked = self._checked(ids)
+        return self._worker.call(lambda runtime, _: runtime.logits(checked))
 
     def propose(self, ids: Sequence[int], n: int) -> list[int]:
         """The drafter's n greedy tokens when ids[-1] is the pending token (at least two ids)."""
-        runtime = self._open()
-        ids = self._checked(ids)
+        checked = self._checked(ids)
         check_integer("n", n, 1, self.config.max_positions)
-        if len(ids) < 2:
+        if len(checked) < 2:
             raise RequestError("propose needs at least 2 ids: one cached, one pending", param="ids")
-        if not runtime.has_drafter:
+        if not self.has_drafter:
             raise RequestError(
                 "no drafter is loaded; give load() a draft_model", param="draft_model"
             )
-        return runtime.propose(ids, n)
+        return self._worker.call(lambda runtime, _: runtime.propose(checked, n))
 
     def _checked(self, ids: Sequence[int]) -> list[int]:
         """Ids as plain integers; raises RequestError where one is out of range or too many."""
@@ -227,13 +226,6 @@ class LLM:
         listed = list(ids) if isinstance(ids, np.ndarray | range) else ids
         check_token_ids(param, listed, self.config.vocab_size)
         return [int(token) for token in listed]
-
-    def _open(self) -> Runtime:
-        if self._runtime is None:
-            raise EngineStopped("the model is closed; load it again")
-        if threading.get_ident() != self._thread:
-            raise EngineStopped("a model is used from the thread that loaded it; load one there")
-        return self._runtime
 
     def _any(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], Mapping):
@@ -265,104 +257,19 @@ class LLM:
                 "give load() a draft_model, or leave it 'auto' or 0",
                 param="num_draft_tokens",
             )
-        self._open()
-        return Job(prompt, chosen, self._defaults, self.tokenizer)
-
-    def _queue(self, job: Job) -> Job:
-        job.request_id = self._engine.submit(job.request)
-        self._jobs[job.request_id] = job
+        job = Job(prompt, chosen, self._defaults, self.tokenizer)
+        check_request(job.request, self.config.vocab_size, self.config.max_positions)
         return job
 
     def _submit(self, prompt: Sequence[int], options: Keywords) -> Job:
-        return self._queue(self._job(prompt, options))
+        job = self._job(prompt, options)
+        self._worker.submit(job)
+        return job
 
     def _finish(self, job: Job) -> Reply:
         try:
-            while not job.is_done:
-                self._step()
+            reply = job.reply()
         finally:
-            self._drop(job)
+            self._worker.cancel(job)
         job.raise_error()
-        return job.reply()
-
-    def _step(self) -> None:
-        """One engine step; every event goes to its job. A step that fails ends all jobs."""
-        runtime = self._open()
-        while self._abandoned:
-            self._drop(self._abandoned.popleft())
-        try:
-            for event in self._engine.step():
-                if event.request_id in self._jobs:
-                    self._jobs[event.request_id].feed(event)
-        except BaseException as error:
-            self._engine = runtime.new_engine()
-            failure = EngineStopped(f"the engine failed: {shown(error)}")
-            for request_id, job in self._jobs.items():
-                if not job.is_done:
-                    job.feed(Failed(request_id, failure))
-            self._jobs.clear()
-            if isinstance(error, Exception):
-                raise failure from error
-            raise
-
-    def _drop(self, job: Job) -> None:
-        """Forget a job; one that still runs is cancelled. Nothing to do for a forgotten one."""
-        if self._jobs.get(job.request_id) is not job:
-            return
-        self._open()
-        del self._jobs[job.request_id]
-        if not job.is_done:
-            for event in self._engine.cancel(job.request_id):
-                job.feed(event)
-
-
-class Stream:
-    """An iterator over the chunks of one reply; leaving or dropping it cancels the request."""
-
-    def __init__(self, llm: LLM, job: Job) -> None:
-        self._llm = llm
-        self._job = job
-
-    def __del__(self) -> None:
-        # This may run on any thread, or inside a step: the next step ends the request.
-        self._llm._abandoned.append(self._job)
-
-    def __iter__(self) -> Iterator[Chunk]:
-        return self
-
-    def __next__(self) -> Chunk:
-        while not self._job.chunks:
-            if self._job.is_done:
-                self.cancel()
-                self._job.raise_error()
-                raise StopIteration
-            self._llm._step()
-        return self._job.chunks.popleft()
-
-    def cancel(self) -> None:
-        """End the request; chunks that are ready stay readable."""
-        self._llm._drop(self._job)
-
-    @property
-    def prompt_ids(self) -> tuple[int, ...]:
-        return self._job.prompt
-
-    @property
-    def reply(self) -> Reply:
-        """The whole reply, once it has ended."""
-        if not self._job.is_done:
-            raise RequestError(
-                "the reply is not complete; iterate over the stream to its end first"
-            )
-        return self._job.reply()
-
-    def __enter__(self) -> "Stream":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.cancel()
+        return reply

@@ -17,6 +17,7 @@ from mtp_mlx.checkpoint import (
 )
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.errors import DrafterMismatch, MtpError, RequestError
+from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import Event, Request
 
 DTYPES = ("float32", "bfloat16")
@@ -30,6 +31,7 @@ class EngineLike(Protocol):
     def submit(self, request: Request) -> int: ...
     def cancel(self, request_id: int) -> list[Event]: ...
     def step(self) -> list[Event]: ...
+    def stats(self) -> EngineStats: ...
 
 
 class Runtime(Protocol):

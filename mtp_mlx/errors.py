@@ -10,6 +10,7 @@ MtpError                        a fault with a clear line: what, where, what to 
 │   ├── ContextLengthExceeded   the prompt is longer than the context
 │   └── Unsupported             an option that cannot be honoured
 ├── NumericalError              the target produced NaN or infinity for one row
+├── TimedOut                    a reply was not complete at its deadline
 └── EngineStopped               the engine is closed or has failed
 
 Each class carries the HTTP `status`, the machine-readable `code` and the process `exit_code`
@@ -90,6 +91,13 @@ class NumericalError(MtpError):
     """The target's hidden state or logits of a row are not finite; no token is made up."""
 
     code = "numerical_error"
+
+
+class TimedOut(MtpError):
+    """A reply was not complete within its `timeout`; its row was freed."""
+
+    status = 408
+    code = "timeout"
 
 
 class EngineStopped(MtpError):

@@ -1,8 +1,13 @@
-"""One request as the API follows it: events in, chunks and the final reply out."""
+"""One request as the API follows it: events in, chunks and the final reply out.
 
+`feed` is called by the engine's thread alone; any thread may take chunks and wait for the end.
+"""
+
+import queue
+import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mtp_mlx.errors import MtpError
 from mtp_mlx.generation import Defaults
@@ -25,7 +30,6 @@ class Job:
         self.sampling = options.sampling(defaults)
         self.prompt = tuple(prompt)
         self.request_id = 0  # the engine's; its ids begin at 1
-        self.chunks: deque[Chunk] = deque()
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
         self._transcript = Transcript(tokenizer, options.stops())
@@ -38,6 +42,11 @@ class Job:
         self._started = time.perf_counter()
         self._first: float | None = None
         self._last = self._started
+        self._timeout = options.timeout_s()
+        self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        self._chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._notify: Callable[[], None] | None = None
         limit = DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens
         self.request = Request(
             prompt=self.prompt,
@@ -56,7 +65,32 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        return self.finish_reason is not None
+        """Has it ended? Then all its chunks are ready."""
+        return self._ended.is_set()
+
+    def wait(self) -> None:
+        """Until it has ended."""
+        self._ended.wait()
+
+    def is_late(self, now: float) -> bool:
+        """Is `now`, on the monotonic clock, past the deadline?"""
+        return self._deadline is not None and now >= self._deadline
+
+    @property
+    def timeout_message(self) -> str:
+        return f"the reply was not complete after {self._timeout:g} s; give more time or less to do"
+
+    def take(self, wait: bool = True) -> Chunk | None:
+        """The next chunk, None after the last. Raises queue.Empty where it should not wait."""
+        chunk = self._chunks.get(block=wait)
+        if chunk is None:
+            self._chunks.put(None)  # whoever asks again hears the same
+        return chunk
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Call `notify` on the engine's thread after each chunk from now on, and once now."""
+        self._notify = notify
+        notify()
 
     def feed(self, event: Event) -> None:
         """Take one event of this request."""
@@ -69,6 +103,11 @@ class Job:
             case Failed():
                 self.error = event.error
                 self._end("error")
+
+    def abort(self, error: Exception) -> None:
+        """End it with an error and nothing else: for one that cannot take an event."""
+        self.error, self.finish_reason = error, "error"
+        self._put(Chunk("", (), "error"))
 
     def _feed_tokens(self, event: Tokens) -> None:
         self._last = time.perf_counter()
@@ -90,10 +129,19 @@ class Job:
 
     def _emit(self, text: str, tokens: tuple[Token, ...], drafts: tuple[int, ...] = ()) -> None:
         self._text += text
-        self.chunks.append(Chunk(text, tokens, self.finish_reason, drafts))
+        self._put(Chunk(text, tokens, self.finish_reason, drafts))
+
+    def _put(self, chunk: Chunk) -> None:
+        self._chunks.put(chunk)
+        if self.finish_reason is not None:
+            self._chunks.put(None)
+            self._ended.set()
+        if self._notify is not None:
+            self._notify()
 
     def reply(self) -> Reply:
         """The finished reply."""
+        self.wait()
         assert self.finish_reason is not None
         first = self._last if self._first is None else self._first
         seconds = self._last - first

@@ -14,6 +14,7 @@ Value = TypeVar("Value")
 
 # Drafts a round for "auto".
 AUTO_DRAFT_TOKENS = 3
+MAX_TIMEOUT_S = 7 * 24 * 3600
 
 
 class Keywords(TypedDict, total=False):
@@ -21,7 +22,8 @@ class Keywords(TypedDict, total=False):
 
     `stop`: strings that end the reply and are left out of its text. `num_draft_tokens`: drafts a
     round, 0 for plain decoding, "auto" for the default. `max_tokens` None: 4,096 or the rest of the
-    context. `seed` None: drawn from the system, reported in Reply.seed.
+    context. `seed` None: drawn from the system, reported in Reply.seed. `timeout`: seconds from the
+    call until the reply must be complete, or it fails with TimedOut.
     """
 
     temperature: float | None
@@ -32,6 +34,7 @@ class Keywords(TypedDict, total=False):
     max_tokens: int | None
     stop: str | Sequence[str] | None
     num_draft_tokens: int | str | None
+    timeout: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ class Options:
     max_tokens: int | None = None
     stop: str | Sequence[str] | None = ()
     num_draft_tokens: int | str | None = "auto"
+    timeout: float | None = None
 
     @staticmethod
     def of(values: Keywords) -> "Options":
@@ -87,6 +91,20 @@ class Options:
                 param="num_draft_tokens",
             )
         return check_integer("num_draft_tokens", self.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
+
+    def timeout_s(self) -> float | None:
+        """Seconds until the deadline. Raises RequestError for what is no positive number."""
+        value = self.timeout
+        if value is None:
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 < value <= MAX_TIMEOUT_S:
+            raise RequestError(
+                f"timeout must be seconds, above 0 and at most {MAX_TIMEOUT_S:,}, "
+                f"found {shown(value)}",
+                param="timeout",
+            )
+        return float(value)
 
     @property
     def asks_for_drafts(self) -> bool:

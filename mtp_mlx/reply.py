@@ -95,3 +95,24 @@ class Reply:
         values = asdict(self)
         values["usage"]["total_tokens"] = self.usage.total_tokens
         return values
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """An engine at one moment: rows by state, K/V bytes set aside (`kv_budget_bytes` None: no
+    limit), and since it began: rows of rounds, drafts proposed and accepted, tokens of rounds."""
+
+    slots: int
+    running: int
+    prefilling: int
+    waiting: int
+    kv_reserved_bytes: int
+    kv_budget_bytes: int | None
+    rows: int
+    drafted: int
+    accepted: int
+    tokens: int
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.running or self.prefilling or self.waiting)

@@ -11,11 +11,11 @@ from pathlib import Path
 import mtp_mlx
 from mtp_mlx.api import LLM
 from mtp_mlx.engine.engine import Engine
-from mtp_mlx.engine.runtime import MlxRuntime
 from mtp_mlx.generation import read_defaults
 from mtp_mlx.model.target import Target
 from mtp_mlx.text.template import ChatTemplate
 from mtp_mlx.text.tokenizer import Tokenizer
+from mtp_mlx.worker import Worker
 from tests.golden import recipe
 from tests.oracle import Oracle, Script
 
@@ -46,6 +46,16 @@ def prompt_ids(length: int = 23, variant: str = VARIANT) -> list[int]:
     return [int(token) for token in recipe.golden(variant)[f"ids_{length}"]]
 
 
+def runtime_of(llm: LLM):
+    """What the model's thread built; look, and touch with care."""
+    return llm._worker.call(lambda runtime, _: runtime)
+
+
+def engine_of(llm: LLM):
+    """The engine that the model's thread steps."""
+    return llm._worker.call(lambda _, engine: engine)
+
+
 class OracleRuntime:
     """The golden target with a drafter that knows texts[i], the plain reply of request i + 1."""
 
@@ -70,11 +80,10 @@ class OracleRuntime:
 def scripted(texts: Sequence[Sequence[int]], script: Script) -> LLM:
     """An LLM whose first requests are drafted by an oracle; shares the weights of `loaded`."""
     llm = loaded()
-    runtime = llm._runtime
-    assert isinstance(runtime, MlxRuntime)
+    target = runtime_of(llm)._target
     folder = folders()[0]
     return LLM(
-        OracleRuntime(runtime._target, texts, script),
+        Worker(lambda: OracleRuntime(target, texts, script)),
         llm.config,
         Tokenizer.from_folder(folder),
         ChatTemplate.from_folder(folder),

@@ -355,7 +355,7 @@ def test_batch_keeps_order_with_more_prompts_than_slots():
         assert (reply.token_ids, reply.text) == (alone.token_ids, alone.text)
         assert (reply.finish_reason, reply.seed) == (alone.finish_reason, own["seed"])
         assert reply.usage.prompt_tokens == len(prompt)
-    assert llm._engine.is_idle
+    assert llm.stats().is_idle
 
 
 def test_batch_takes_text_ids_and_messages_and_own_options_win():

@@ -9,7 +9,7 @@ import pytest
 
 import mtp_mlx
 from mtp_mlx.text.template import NoChatTemplate
-from tests.api_pairs import copy_target, folders, loaded, prompt_ids
+from tests.api_pairs import copy_target, folders, loaded, prompt_ids, runtime_of
 from tests.golden import recipe
 
 BAD_IDS = [
@@ -68,7 +68,7 @@ BAD_OPTIONS = [
 
 
 def is_unharmed(llm: mtp_mlx.LLM) -> bool:
-    return llm._engine.is_idle and not llm._jobs
+    return llm.stats().is_idle
 
 
 @pytest.mark.parametrize("ids", BAD_IDS, ids=lambda value: type(value).__name__)
@@ -262,13 +262,13 @@ def test_a_row_with_nan_ends_with_an_error_and_harms_no_other(backend):
         with pytest.raises(mtp_mlx.NumericalError):
             list(stream)
         assert stream.reply.finish_reason == "error"
-        assert is_unharmed(llm) if backend == "mlx" else not llm._jobs
+        assert is_unharmed(llm)
         assert llm.generate(good[0], **options).token_ids == expected[0]
 
 
 def poison(llm: mtp_mlx.LLM, backend: str, token: int) -> None:
     """NaN into the input embedding of one token, behind the check at load."""
-    target = llm._runtime._target
+    target = runtime_of(llm)._target
     embed = target.embed
 
     def poisoned(ids):

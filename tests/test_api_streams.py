@@ -1,7 +1,6 @@
 """Streams: chunks, origins, cancelling, and several at once; and what a failed step leaves."""
 
 import gc
-import threading
 from itertools import zip_longest
 
 import pytest
@@ -43,8 +42,7 @@ def test_chunks_join_to_the_reply(drafts):
     for chunk in chunks:
         accepted = tuple(token.id for token in chunk.tokens if token.from_draft)
         assert chunk.drafts[: chunk.accepted] == accepted
-    assert llm._engine.is_idle
-    assert not llm._jobs
+    assert llm.stats().is_idle
 
 
 def test_both_backends_report_the_same_drafts():
@@ -81,7 +79,7 @@ def test_leaving_a_stream_cancels_its_request():
     llm = loaded()
     with llm.stream(prompt_ids(), max_tokens=200, seed=1) as stream:
         next(stream)
-    assert llm._engine.is_idle
+    assert llm.stats().is_idle
     assert stream.reply.finish_reason == "cancelled"
     rest = list(stream)
     assert rest[-1].finish_reason == "cancelled"
@@ -99,7 +97,7 @@ def test_cancelling_before_the_first_chunk_gives_an_empty_reply():
     stream.cancel()
     assert (stream.reply.text, stream.reply.token_ids) == ("", ())
     assert stream.reply.spec.rounds == 0
-    assert llm._engine.is_idle
+    assert llm.stats().is_idle
 
 
 def test_a_dropped_stream_gives_its_slot_back():
@@ -109,8 +107,7 @@ def test_a_dropped_stream_gives_its_slot_back():
             break
     gc.collect()
     llm.generate([2, 9], max_tokens=2)
-    assert llm._engine.is_idle
-    assert not llm._jobs
+    assert llm.stats().is_idle
 
 
 def test_cancelling_one_stream_leaves_the_others_alone():
@@ -125,7 +122,7 @@ def test_cancelling_one_stream_leaves_the_others_alone():
         assert stream.reply.token_ids == full.token_ids
     part = streams[1].reply.token_ids
     assert part == expected[1].token_ids[: len(part)]
-    assert llm._engine.is_idle
+    assert llm.stats().is_idle
 
 
 @pytest.mark.parametrize("backend", ["mlx", "numpy"])
@@ -157,85 +154,3 @@ def test_a_call_waits_for_a_slot_that_a_stream_holds():
     assert reply.token_ids == expected[1].token_ids
     list(stream)
     assert stream.reply.token_ids == expected[0].token_ids
-
-
-class Interrupting:
-    """An engine that is interrupted in one of its steps."""
-
-    def __init__(self, engine, at: int) -> None:
-        self.engine = engine
-        self.left = at
-
-    def step(self):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-        return self.engine.step()
-
-    def submit(self, request):
-        return self.engine.submit(request)
-
-    def cancel(self, request_id):
-        return self.engine.cancel(request_id)
-
-
-def test_after_an_interrupt_the_model_is_ready_and_other_streams_say_why_they_ended():
-    llm = loaded()
-    expected = plain_reply()
-    stream = llm.stream(prompt_ids(), max_tokens=50, seed=1)
-    next(stream)
-    llm._engine = Interrupting(llm._engine, 3)
-    with pytest.raises(KeyboardInterrupt):
-        llm.generate(prompt_ids(), max_tokens=50)
-    assert llm._engine.is_idle
-    assert not llm._jobs
-    with pytest.raises(mtp_mlx.MtpError, match="KeyboardInterrupt"):
-        list(stream)
-    assert stream.reply.finish_reason == "error"
-    again = llm.generate(prompt_ids(), **SAMPLED, max_tokens=16)
-    assert again.token_ids == expected.token_ids
-
-
-def test_a_stream_that_failed_cannot_cancel_a_later_request():
-    llm = loaded(max_num_seqs=2)
-    expected = plain_reply()
-    llm._engine = llm._runtime.new_engine()
-    failed = llm.stream(prompt_ids(), max_tokens=50, seed=1)
-    llm._engine = Interrupting(llm._engine, 1)
-    with pytest.raises(KeyboardInterrupt):
-        next(failed)
-    later = llm.stream(prompt_ids(), **SAMPLED, max_tokens=16)
-    next(later)
-    failed.cancel()
-    list(later)
-    assert later.reply.token_ids == expected.token_ids
-
-
-def test_another_thread_gets_a_clear_error_and_breaks_nothing():
-    llm = loaded()
-    expected = plain_reply()
-    stream = llm.stream(prompt_ids(), **SAMPLED, max_tokens=16)
-    next(stream)
-    faults: list[BaseException] = []
-
-    def call(function) -> None:
-        try:
-            function()
-        except mtp_mlx.MtpError as error:
-            faults.append(error)
-
-    calls = (
-        lambda: list(stream),
-        stream.cancel,
-        lambda: llm.generate([2]),
-        lambda: llm.logits([2]),
-        lambda: llm.batch([[2]]),
-    )
-    for function in calls:
-        thread = threading.Thread(target=call, args=(function,))
-        thread.start()
-        thread.join()
-    assert [type(fault) for fault in faults] == [mtp_mlx.EngineStopped] * len(calls)
-    assert all("thread" in str(fault) for fault in faults)
-    list(stream)
-    assert stream.reply.token_ids == expected.token_ids

@@ -15,7 +15,7 @@ import pytest
 import mtp_mlx
 from mtp_mlx.engine import engine, round
 from mtp_mlx.model import backend
-from tests.api_pairs import folders, loaded, prompt_ids, scripted
+from tests.api_pairs import engine_of, folders, loaded, prompt_ids, scripted
 from tests.oracle import agreeing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -227,8 +227,9 @@ def test_a_round_waits_for_the_device_once(monkeypatch, drafts, rows):
     monkeypatch.setattr(mx, "eval", evals)
     prompts = [prompt_ids()[: -row or None] for row in range(rows)]
     each = [{"num_draft_tokens": drafts}] * rows
-    steps = Counter(llm._engine.step)
-    monkeypatch.setattr(llm._engine, "step", steps)
+    running = engine_of(llm)
+    steps = Counter(running.step)
+    monkeypatch.setattr(running, "step", steps)
     replies = llm.batch(prompts, each=each, **options)
     assert [r.token_ids for r in replies] == [f.token_ids for f in full]
     assert first.calls == rows  # the first token of each prompt

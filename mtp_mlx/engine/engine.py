@@ -7,9 +7,11 @@ neighbours.
 """
 
 from collections import deque
+from dataclasses import asdict
 
 import mlx.core as mx
 
+from mtp_mlx.engine.memory import Memory
 from mtp_mlx.engine.round import (
     Draft,
     Flight,
@@ -24,12 +26,14 @@ from mtp_mlx.engine.round import (
     propose,
 )
 from mtp_mlx.engine.sequence import Sequence
+from mtp_mlx.engine.stats import Counters
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.choose import Choice, choose
 from mtp_mlx.model.drafter import Drafts
 from mtp_mlx.model.head import Logits
 from mtp_mlx.model.target import Target
+from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import (
     MAX_DRAFT_TOKENS,
     Event,
@@ -55,19 +59,31 @@ class Engine:
         drafter: Drafts | None,
         max_num_seqs: int = 8,
         chunk: int = PREFILL_CHUNK,
+        kv_budget: int | None = None,
     ) -> None:
+        """`kv_budget`: bytes for K/V of all rows, None for no limit.
+
+        Raises DoesNotFit where it does not even hold the windows of `max_num_seqs` rows.
+        """
         self.target = target
         self.drafter = drafter
         self.cache = target.new_cache(max_num_seqs, MAX_DRAFT_TOKENS + 1)
         self.chunk = chunk
         self.slots: list[Sequence | None] = [None] * max_num_seqs
         self.waiting: deque[tuple[int, Request]] = deque()
+        self.memory = Memory(target.config.layers, target.dtype.size, max_num_seqs, kv_budget)
+        self.counters = Counters()
         self._flight: Flight | None = None
         self._next_id = 0
 
     def submit(self, request: Request) -> int:
-        """Queue a request; its id marks its events. Raises RequestError for an impossible one."""
+        """Queue a request; its id marks its events.
+
+        Raises RequestError for an impossible one, DoesNotFit for one that needs too much memory
+        even alone.
+        """
         check_request(request, self.target.config.vocab_size, self.target.config.max_positions)
+        self.memory.check(self._most_tokens(request))
         self._next_id += 1
         self.waiting.append((self._next_id, request))
         return self._next_id
@@ -92,6 +108,19 @@ class Engine:
     def is_idle(self) -> bool:
         return not self.waiting and not self.sequences
 
+    def stats(self) -> EngineStats:
+        """What it holds and has done."""
+        running = [s for s in self.sequences if s.is_running]
+        return EngineStats(
+            slots=len(self.slots),
+            running=len(running),
+            prefilling=len(self.sequences) - len(running),
+            waiting=len(self.waiting),
+            kv_reserved_bytes=self.memory.reserved,
+            kv_budget_bytes=self.memory.budget,
+            **asdict(self.counters),
+        )
+
     def step(self) -> list[Event]:
         """Admit, run one round, run one prompt chunk; the events in the order they happened.
 
@@ -103,17 +132,29 @@ class Engine:
         return events
 
     def _admit(self) -> None:
+        """Rows for the requests that came first, as far as slots and memory go."""
         for slot, holder in enumerate(self.slots):
-            if holder is None and self.waiting:
-                request_id, request = self.waiting.popleft()
-                context = self.target.config.max_positions - len(request.prompt)
-                self.slots[slot] = Sequence(
-                    id=request_id,
-                    request=request,
-                    budget=min(request.max_tokens, context),
-                    slot=slot,
-                    tokens=list(request.prompt),
-                )
+            if holder is not None or not self.waiting:
+                continue
+            request_id, request = self.waiting[0]
+            most = self._most_tokens(request)
+            if not self.memory.reserve(slot, most):
+                return  # nobody overtakes the one that waits longest
+            self.waiting.popleft()
+            self.cache.limit(slot, most)
+            context = self.target.config.max_positions - len(request.prompt)
+            self.slots[slot] = Sequence(
+                id=request_id,
+                request=request,
+                budget=min(request.max_tokens, context),
+                slot=slot,
+                tokens=list(request.prompt),
+            )
+
+    def _most_tokens(self, request: Request) -> int:
+        """Positions that a row may write: prompt, reply, and a block that is rejected."""
+        whole = min(len(request.prompt) + request.max_tokens, self.target.config.max_positions)
+        return whole + self.cache.max_block
 
     def _prefill(self) -> list[Event]:
         """One chunk of the prompt that was admitted first; the first token after its last chunk."""
@@ -139,8 +180,11 @@ class Engine:
         chosen = choose(Logits(logits), choice)
         token, ok = read_ints(mx.concatenate([chosen, is_finite(hidden, logits).astype(mx.int32)]))
         if not ok:
-            return [self._fail(sequence)]
-        kept = accept([], [token], sequence.limit)
+            return [self._fail(sequence, numerical_error(sequence))]
+        try:
+            kept = accept([], [token], sequence.limit)
+        except Exception as error:
+            return [self._fail(sequence, error)]
         sequence.tokens.append(token)
         sequence.hidden = hidden[0]
         sequence.is_running = True
@@ -168,8 +212,13 @@ class Engine:
                 events += self._refuse(sequence, drafted)
                 continue
             self._note_fault(sequence, verdict.has_fault[index])
-            kept = accept(drafted, verdict.chosen[index], sequence.limit)
+            try:
+                kept = accept(drafted, verdict.chosen[index], sequence.limit)
+            except Exception as error:  # of the request's own is_end: no other row is to blame
+                events.append(self._fail(sequence, error))
+                continue
             commit(self.cache, sequence, kept, states)
+            self.counters.count(len(drafted), kept)
             where = origins(kept, length)
             tokens = Tokens(sequence.id, kept.tokens, where, tuple(drafted), kept.accepted)
             events.append(tokens)
@@ -224,16 +273,17 @@ class Engine:
         """Drop a row's round with NaN or infinity in it. Drafts may have caused what the plain text
         would never meet, so a row that drafted goes on plainly; one that did not has failed."""
         if not drafted:
-            return [self._fail(sequence)]
+            return [self._fail(sequence, numerical_error(sequence))]
         self.cache.scrub(sequence.slot)
         sequence.parked = "a draft led the target to NaN or infinity"
         return [Tokens(sequence.id, (), (), tuple(drafted), 0)]
 
-    def _fail(self, sequence: Sequence) -> Event:
-        """End a row with NaN; its slots are zeroed before anyone reuses them."""
+    def _fail(self, sequence: Sequence, error: Exception) -> Event:
+        """End a row alone; its slots are zeroed before anyone reuses them, for NaN may be there."""
         self._free(sequence, wipe=True)
-        return Failed(sequence.id, numerical_error(sequence))
+        return Failed(sequence.id, error)
 
     def _free(self, sequence: Sequence, *, wipe: bool = False) -> None:
         self.cache.release(sequence.slot, wipe=wipe)
+        self.memory.release(sequence.slot)
         self.slots[sequence.slot] = None

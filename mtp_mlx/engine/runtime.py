@@ -33,10 +33,11 @@ class MlxRuntime:
         return self._drafter is not None
 
     def close(self) -> None:
-        """Give the memory of the weights back to the system."""
+        """Give the memory of the weights back to the system; the thread is done with MLX."""
         del self._target, self._drafter
         gc.collect()
         mx.clear_cache()
+        mx.clear_streams()
 
     def new_engine(self) -> Engine:
         """An engine with empty slots; it shares the weights."""

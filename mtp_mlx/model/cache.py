@@ -26,17 +26,12 @@ import mlx.core as mx
 import numpy as np
 
 from mtp_mlx.config import LayerSpec
+from mtp_mlx.fit import KEY_STEP, round_up
 from mtp_mlx.model.batch import Row
 
-# Reads of a full layer are rounded up to this many keys: softmax then sums the same lanes in the
-# same order however many masked keys follow, which keeps rows bit-identical on CPU.
-KEY_STEP = 64
 # A full layer grows by at least this many keys, and by an eighth of itself.
 GROWTH_STEP = 256
-
-
-def round_up(count: int, step: int) -> int:
-    return -(-count // step) * step
+UNLIMITED = 1 << 62
 
 
 def ring_positions(end: int, capacity: int) -> np.ndarray:
@@ -58,13 +53,14 @@ class FullLayer:
         self.keys: list[mx.array | None] = [None] * num_slots
         self.values: list[mx.array | None] = [None] * num_slots
 
-    def reserve(self, slot: int, end: int) -> None:
-        """Make room for positions below `end`: the only step that copies."""
+    def reserve(self, slot: int, end: int, most: int) -> None:
+        """Make room for positions below `end`, of which there will be `most`: this may copy."""
         old = self.keys[slot]
         have = 0 if old is None else old.shape[1]
         if end <= have:
             return
-        capacity = round_up(max(end, have + max(GROWTH_STEP, have // 8)), KEY_STEP)
+        wanted = max(end, have + max(GROWTH_STEP, have // 8))
+        capacity = round_up(min(wanted, most), KEY_STEP)
         for buffers in (self.keys, self.values):
             grown = mx.zeros((self.kv_heads, capacity, self.head_dim), self.dtype)
             if have:
@@ -170,6 +166,7 @@ class Cache:
         self.full: dict[int, FullLayer] = {}
         self.window: dict[int, WindowLayer] = {}
         self._written = [0] * num_slots
+        self._most = [UNLIMITED] * num_slots
         for spec in layers:
             if not spec.owns_cache:
                 continue
@@ -177,6 +174,10 @@ class Cache:
                 self.full[spec.index] = FullLayer(spec, num_slots, dtype)
             else:
                 self.window[spec.index] = WindowLayer(spec, max_block, dtype)
+
+    def limit(self, slot: int, most: int) -> None:
+        """A row will never write a position from `most` on: its buffers grow no further."""
+        self._most[slot] = most
 
     def begin(self, rows: tuple[Row, ...], *, is_chunk: bool) -> None:
         """Make room for the tokens of one forward, which are provisional until committed."""
@@ -190,10 +191,14 @@ class Cache:
                 raise ValueError(
                     f"a block of {row.length} tokens, the ring allows {self.max_block}"
                 )
+            if row.end > self._most[row.slot]:
+                raise ValueError(
+                    f"slot {row.slot}: position {row.end - 1}, limited to {self._most[row.slot]}"
+                )
         for row in rows:
             self._written[row.slot] = row.end
             for full in self.full.values():
-                full.reserve(row.slot, row.end)
+                full.reserve(row.slot, row.end, self._most[row.slot])
             for window in self.window.values():
                 window.reserve(row.slot, self.num_slots)
 
@@ -229,11 +234,17 @@ class Cache:
         mx.async_eval([(ring.keys, ring.values) for ring in self.window.values()])
         self.lengths[slot] = 0
         self._written[slot] = 0
+        self._most[slot] = UNLIMITED
         for full in self.full.values():
             full.release(slot)
         if wipe:
             for window in self.window.values():
                 window.wipe(slot)
+
+    def full_bytes(self, slot: int) -> int:
+        """Bytes that a row's full layers hold now."""
+        held = [b[slot] for full in self.full.values() for b in (full.keys, full.values)]
+        return sum(buffer.nbytes for buffer in held if buffer is not None)
 
     def copy(self, source: int, target: int) -> None:
         """Make row `target` an independent copy of row `source`."""
@@ -242,5 +253,6 @@ class Cache:
         for window in self.window.values():
             window.reserve(max(source, target), self.num_slots)
             window.copy(source, target)
+        self._most[target] = self._most[source]
         self.lengths[target] = self.lengths[source]
         self._written[target] = self._written[source]

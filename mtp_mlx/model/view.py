@@ -4,8 +4,9 @@ import mlx.core as mx
 import numpy as np
 
 from mtp_mlx.config import RopeSpec
+from mtp_mlx.fit import KEY_STEP, round_up
 from mtp_mlx.model.batch import Batch, Row
-from mtp_mlx.model.cache import KEY_STEP, Cache, FullLayer, WindowLayer, ring_positions, round_up
+from mtp_mlx.model.cache import Cache, FullLayer, WindowLayer, ring_positions
 from mtp_mlx.model.rope import Angles
 
 # Newest committed keys that the drafter's sliding layers see, beyond the window. Changing it never

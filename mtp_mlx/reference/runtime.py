@@ -10,11 +10,11 @@ import numpy as np
 
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
-from mtp_mlx.errors import NumericalError
 from mtp_mlx.reference.decode import CHUNK, Round, logits, propose, speculative_decode
 from mtp_mlx.reference.drafter import Drafter
 from mtp_mlx.reference.load import load_weights
 from mtp_mlx.reference.target import Target
+from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import Event, Failed, Finished, Request, Tokens, check_request
 
 # ru_maxrss counts KiB on Linux, bytes on macOS.
@@ -39,6 +39,7 @@ class NumpyEngine:
         self.drafter = drafter
         self.max_num_seqs = max_num_seqs
         self._rows: deque[_Row] = deque()
+        self._counts = {"rows": 0, "drafted": 0, "accepted": 0, "tokens": 0}
         self._next_id = 0
 
     @property
@@ -59,6 +60,19 @@ class NumpyEngine:
                 self._rows.remove(row)
                 return [Finished(request_id, "cancelled")]
         return []
+
+    def stats(self) -> EngineStats:
+        """See engine.Engine.stats; K/V is not limited here."""
+        running = min(len(self._rows), self.max_num_seqs)
+        return EngineStats(
+            slots=self.max_num_seqs,
+            running=running,
+            prefilling=0,
+            waiting=len(self._rows) - running,
+            kv_reserved_bytes=0,
+            kv_budget_bytes=None,
+            **self._counts,
+        )
 
     def step(self) -> list[Event]:
         """One round of each of the first `max_num_seqs` rows."""
@@ -84,11 +98,18 @@ class NumpyEngine:
         except StopIteration:
             self._rows.remove(row)
             return [Finished(row.id, "stop" if row.was_ended else "length")]
-        except NumericalError as error:
+        except Exception as error:  # NaN, or the request's own is_end: no other row is to blame
             self._rows.remove(row)
             return [Failed(row.id, error)]
+        self._count(done)
         row.was_ended = row.was_ended or done.ids[-1] in row.request.stop_ids
         return [Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted)]
+
+    def _count(self, done: Round) -> None:
+        if done.origins[0] != "prefill":
+            counts = (1, done.drafted, done.accepted, len(done.ids))
+            for name, count in zip(self._counts, counts, strict=True):
+                self._counts[name] += count
 
 
 class NumpyRuntime:

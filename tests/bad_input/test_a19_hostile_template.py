@@ -104,7 +104,7 @@ def test_a_pair_with_a_hostile_template_still_answers_plain_prompts(tmp_path):
                 call(USER)
             assert (caught.value.status, caught.value.param) == (400, "messages")
         assert llm.generate("hello", max_tokens=2, seed=1).token_ids
-        assert llm._engine.is_idle
+        assert llm.stats().is_idle
 
 
 def test_a_template_that_explodes_when_compiled_is_refused_at_load(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 import mtp_mlx
 from mtp_mlx.job import DEFAULT_MAX_TOKENS
+from tests.api_pairs import engine_of
 from tests.bad_input.files import Json, Tensors, copy_pair, edit_json, edit_tensors
 
 REPEATED = 0  # the first of equal scores; no end token
@@ -39,7 +40,7 @@ def test_endless_repetition_ends_at_max_tokens_or_with_the_context(tmp_path):
                 assert reply.finish_reason == "length"
                 assert reply.usage.total_tokens == 2 + length
             assert reply.spec.accepted == reply.spec.drafted
-        assert llm._engine.is_idle
+        assert llm.stats().is_idle
 
 
 def test_the_default_budget_is_named_and_reaches_the_engine(tmp_path):
@@ -48,8 +49,8 @@ def test_the_default_budget_is_named_and_reaches_the_engine(tmp_path):
     with mtp_mlx.load(target, draft_model=drafter) as llm:
         for prompt, budget in (([2, 9], 4096), ([9] * 4096, 4096), ([9] * 4100, 4092)):
             stream = llm.stream(prompt, temperature=0, num_draft_tokens=0)
-            llm._engine._admit()
-            assert [sequence.budget for sequence in llm._engine.sequences] == [budget]
+            next(stream)
+            assert [sequence.budget for sequence in engine_of(llm).sequences] == [budget]
             stream.cancel()
 
 

@@ -187,7 +187,7 @@ def test_growing_a_full_layer_keeps_every_key() -> None:
     engine = engine_at(*make_pair(SMALL), (64,), 0)
     layer = engine.cache.full[2]
     before = np.array(layer.keys[0])
-    layer.reserve(0, 5000)
+    layer.reserve(0, 5000, 5000)
     after = np.array(layer.keys[0])
     assert after.shape[1] >= 5000
     assert np.array_equal(after[:, : before.shape[1]], before)

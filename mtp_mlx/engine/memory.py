@@ -1,0 +1,55 @@
+"""K/V bytes that admitted rows may come to hold: reserved before the first is allocated."""
+
+from mtp_mlx.config import LayerSpec
+from mtp_mlx.errors import DoesNotFit
+from mtp_mlx.fit import growth_bytes, ring_bytes, row_bytes
+from mtp_mlx.request import MAX_DRAFT_TOKENS
+
+
+class Memory:
+    """The ledger of one engine. Windows are set aside for all its slots from the start."""
+
+    def __init__(
+        self, layers: tuple[LayerSpec, ...], itemsize: int, slots: int, budget: int | None
+    ) -> None:
+        """`budget` in bytes, None for no limit. Raises DoesNotFit if the windows exceed it."""
+        self._layers = layers
+        self._itemsize = itemsize
+        self.budget = budget
+        self.rings = slots * ring_bytes(layers, MAX_DRAFT_TOKENS + 1, itemsize)
+        self.rows: dict[int, int] = {}
+        if budget is not None and self.rings > budget:
+            raise DoesNotFit(
+                f"the windows of {slots} rows take {self.rings:,} bytes of K/V and {budget:,} are "
+                "allowed; use fewer rows (max_num_seqs)"
+            )
+
+    @property
+    def reserved(self) -> int:
+        """Bytes set aside now."""
+        return self.rings + sum(self.rows.values())
+
+    def cost(self, tokens: int) -> int:
+        """Bytes of a row of at most `tokens` positions, its growth included."""
+        full = row_bytes(self._layers, tokens, self._itemsize)
+        return full + growth_bytes(self._layers, tokens, self._itemsize)
+
+    def check(self, tokens: int) -> None:
+        """Raises DoesNotFit for a row that could never be admitted."""
+        if self.budget is not None and self.rings + self.cost(tokens) > self.budget:
+            raise DoesNotFit(
+                f"a row of {tokens:,} tokens takes {self.cost(tokens):,} bytes of K/V and "
+                f"{self.budget - self.rings:,} are there; send a shorter prompt or lower max_tokens"
+            )
+
+    def reserve(self, slot: int, tokens: int) -> bool:
+        """Set a row's bytes aside; False, and nothing done, if there are not enough now."""
+        assert slot not in self.rows, f"slot {slot} is taken"
+        cost = self.cost(tokens)
+        if self.budget is not None and self.reserved + cost > self.budget:
+            return False
+        self.rows[slot] = cost
+        return True
+
+    def release(self, slot: int) -> None:
+        del self.rows[slot]

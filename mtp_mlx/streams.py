@@ -1,0 +1,119 @@
+"""Replies as they are written: an iterator and an async iterator over the chunks of one job."""
+
+import asyncio
+import contextlib
+import queue
+from collections.abc import Iterator
+from types import TracebackType
+
+from mtp_mlx.errors import RequestError
+from mtp_mlx.job import Job
+from mtp_mlx.reply import Chunk, Reply
+from mtp_mlx.worker import Worker
+
+
+class _Streamed:
+    """A job on its way, and what remains of it: leaving or dropping it cancels the request."""
+
+    def __init__(self, worker: Worker, job: Job) -> None:
+        self._worker = worker
+        self._job = job
+
+    def __del__(self) -> None:
+        self._worker.abandon(self._job)
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        return self._job.prompt
+
+    @property
+    def reply(self) -> Reply:
+        """The whole reply, once it has ended."""
+        if self._job.finish_reason is None:
+            raise RequestError(
+                "the reply is not complete; iterate over the stream to its end first"
+            )
+        return self._job.reply()
+
+
+class Stream(_Streamed):
+    """An iterator over the chunks of one reply, and a context manager.
+
+    Other requests go on whether it is read or not. A failed request raises its error after its last
+    chunk.
+    """
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        chunk = self._job.take()
+        if chunk is None:
+            self._job.raise_error()
+            raise StopIteration
+        return chunk
+
+    def cancel(self) -> None:
+        """End the request and wait until its row is free; chunks that are ready stay readable."""
+        self._worker.cancel(self._job)
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+
+class AsyncStream(_Streamed):
+    """The same for asyncio, to be read by the event loop that made it; `aclose` cancels."""
+
+    def __init__(self, worker: Worker, job: Job) -> None:
+        super().__init__(worker, job)
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+
+        def notify() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
+                loop.call_soon_threadsafe(ready.set)
+
+        self._ready = ready
+        job.subscribe(notify)
+
+    def __aiter__(self) -> "AsyncStream":
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while True:
+            self._ready.clear()
+            try:
+                chunk = self._job.take(wait=False)
+            except queue.Empty:
+                await self._ready.wait()
+                continue
+            if chunk is None:
+                self._job.raise_error()
+                raise StopAsyncIteration
+            return chunk
+
+    async def aclose(self) -> None:
+        """End the request and wait until its row is free."""
+        self._worker.abandon(self._job)
+        while not self._job.is_done:
+            self._ready.clear()
+            if not self._job.is_done:
+                await self._ready.wait()
+
+    async def __aenter__(self) -> "AsyncStream":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
