@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         Unsupported,
         UnsupportedModel,
     )
+    from mtp_mlx.proof import verify
     from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
     from mtp_mlx.streams import AsyncStream, Stream
+    from mtp_mlx.verdict import VerifyReport
 
 __version__ = "0.1.0"
 
@@ -40,8 +42,10 @@ _HOMES = {
         "Unsupported",
         "UnsupportedModel",
     ),
+    "proof": ("verify",),
     "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
     "streams": ("AsyncStream", "Stream"),
+    "verdict": ("VerifyReport",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -68,7 +72,9 @@ __all__ = [
     "Unsupported",
     "UnsupportedModel",
     "Usage",
+    "VerifyReport",
     "load",
+    "verify",
 ]
 
 

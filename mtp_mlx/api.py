@@ -123,6 +123,11 @@ class LLM:
         """Why there is no drafter where one was looked for, in one line."""
         return self.pair.note
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Can it chat, or does it take raw prompts only?"""
+        return self._template is not None
+
     def peak_memory_bytes(self) -> int:
         """The most memory in use so far."""
         return self._worker.call(lambda runtime, _: runtime.peak_memory_bytes())
@@ -199,6 +204,10 @@ class LLM:
         """Teacher-forced logits [L, V] float32 of the target; row i predicts token i + 1."""
         checked = self._checked(ids)
         return self._worker.call(lambda runtime, _: runtime.logits(checked))
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """The token ids that a generating method reads for `prompt`."""
+        return self._any(prompt)
 
     def propose(self, ids: Sequence[int], n: int) -> list[int]:
         """The drafter's n greedy tokens when ids[-1] is the pending token (at least two ids)."""

@@ -1,6 +1,6 @@
 """The two runtimes behind one interface: MLX, and the NumPy twin that needs no MLX."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.errors import DrafterMismatch, MtpError, RequestError
 from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import Event, Request
+from mtp_mlx.verdict import Rounding, Text
 
 DTYPES = ("float32", "bfloat16")
 
@@ -44,6 +45,10 @@ class Runtime(Protocol):
     def peak_memory_bytes(self) -> int: ...
     def logits(self, ids: Sequence[int]) -> np.ndarray: ...
     def propose(self, ids: Sequence[int], count: int) -> list[int]: ...
+    def measure_rounding(
+        self, texts: Sequence[Text], sizes: Sequence[int], progress: Callable[[str], None]
+    ) -> Rounding: ...
+    def last_logits(self, text: Text) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,10 @@ def _all(*decorators: Decorator) -> Decorator:
     return lambda command: reduce(lambda inner, wrap: wrap(inner), reversed(decorators), command)
 
 
-def _model_names(
+def model_names(
     context: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Folders, then names: bash forgets what comes before the folders."""
+    """What the shell completes: folders, then names; bash forgets what comes before the folders."""
     names = NAMES if param.name == "model" else ("auto", "none")
     found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return [CompletionItem(incomplete, type="dir"), *found]
@@ -102,14 +102,14 @@ model_options = _all(
         default="tiny",
         show_default=True,
         metavar="NAME|DIR",
-        shell_complete=_model_names,
+        shell_complete=model_names,
         help=f"{' or '.join(NAMES)}, which are built in, or the folder of a target.",
     ),
     option(
         "Model",
         "--draft-model",
         metavar="auto|none|DIR",
-        shell_complete=_model_names,
+        shell_complete=model_names,
         help="Folder of the drafter; auto, the default, is the one beside the target.",
     ),
     option("Model", "--no-draft", is_flag=True, help="The same as --draft-model none."),

@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from mtp_mlx.fields import shown_name
+
 STDIN = "-"
 LIMIT_BYTES = 16 << 20  # many times the longest context
 REMEDY = "give it as words, with -p, or through a pipe"
@@ -35,17 +37,46 @@ def is_piped() -> bool:
     return not stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode)
 
 
+def read_lines(file: str) -> list[str]:
+    """The lines of a file that are not blank; "-" is stdin. Raises UsageError where there is none,
+    or the file cannot be read, is too long or no text."""
+    text = _read_stdin() if file == STDIN else _read_file(file)
+    lines = [line.strip() for line in text.splitlines()]
+    prompts = [line for line in lines if line]
+    if not prompts:
+        raise click.UsageError(
+            f"{'stdin' if file == STDIN else shown_name(file)} holds no prompt; write one a line"
+        )
+    return prompts
+
+
+def _read_file(file: str) -> str:
+    try:
+        with open(file, "rb") as opened:
+            data = opened.read(LIMIT_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise click.UsageError(
+            f"{shown_name(file)}: {reason}; name a readable file, or - for stdin"
+        ) from error
+    return _decode(data, file)
+
+
 def _read_stdin() -> str:
     """All of stdin without the line ends that close it, as in the shell's $(...)."""
     if sys.stdin is None:
         raise click.UsageError(f"stdin is closed, so it holds no prompt; {REMEDY}")
-    data = sys.stdin.buffer.read(LIMIT_BYTES + 1)
+    return _decode(sys.stdin.buffer.read(LIMIT_BYTES + 1), STDIN).rstrip("\r\n")
+
+
+def _decode(data: bytes, file: str) -> str:
+    where = "the prompt on stdin" if file == STDIN else shown_name(file)
     if len(data) > LIMIT_BYTES:
-        raise click.UsageError(f"the prompt on stdin is longer than {LIMIT_BYTES:,} bytes; cut it")
+        raise click.UsageError(f"{where} is longer than {LIMIT_BYTES:,} bytes; cut it")
     try:
-        return data.decode().rstrip("\r\n")
+        return data.decode()
     except UnicodeDecodeError as error:
         raise click.UsageError(
-            f"the prompt on stdin is not UTF-8: byte {data[error.start]:#04x} at offset "
+            f"{where} is not UTF-8: byte {data[error.start]:#04x} at offset "
             f"{error.start}; convert it first"
         ) from error

@@ -15,15 +15,17 @@ from mtp_mlx.model.view import draft_view
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Sampling
 
 
-def prefill(target: Target, cache: Cache, ids: Sequence[int], chunk: int) -> list[mx.array]:
-    """Run `ids` through slot 0 of an empty cache; the hidden states [T, D] of each chunk."""
+def prefill(
+    target: Target, cache: Cache, ids: Sequence[int], chunk: int, slot: int = 0
+) -> list[mx.array]:
+    """Run `ids` through an empty slot of a cache; the hidden states [T, D] of each chunk."""
     states = []
     for start in range(0, len(ids), chunk):
         part = list(ids[start : start + chunk])
-        batch = Batch.of((Row(0, start, len(part)),), mx.array(part), is_chunk=True)
+        batch = Batch.of((Row(slot, start, len(part)),), mx.array(part), is_chunk=True)
         hidden = target(batch, cache)
         mx.eval(hidden)
-        cache.commit(0, len(part))
+        cache.commit(slot, len(part))
         states.append(hidden)
     return states
 

@@ -1,16 +1,17 @@
 """A loaded pair on MLX: the engine, and the models outside a generation."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
 
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
-from mtp_mlx.engine import forced
+from mtp_mlx.engine import blocks, forced
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
+from mtp_mlx.verdict import Rounding, Text
 
 
 class MlxRuntime:
@@ -48,6 +49,14 @@ class MlxRuntime:
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         return forced.logits(self._target, ids, PREFILL_CHUNK)
+
+    def measure_rounding(
+        self, texts: Sequence[Text], sizes: Sequence[int], progress: Callable[[str], None]
+    ) -> Rounding:
+        return blocks.measure(self._target, texts, sizes, PREFILL_CHUNK, progress)
+
+    def last_logits(self, text: Text) -> np.ndarray:
+        return blocks.last_logits(self._target, text, PREFILL_CHUNK)
 
     def propose(self, ids: Sequence[int], count: int) -> list[int]:
         assert self._drafter is not None

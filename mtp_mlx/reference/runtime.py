@@ -3,22 +3,25 @@
 import resource
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
+from mtp_mlx.errors import Unsupported
 from mtp_mlx.reference.decode import CHUNK, Round, logits, propose, speculative_decode
 from mtp_mlx.reference.drafter import Drafter
 from mtp_mlx.reference.load import load_weights
 from mtp_mlx.reference.target import Target
 from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import Event, Failed, Finished, Request, Tokens, check_request
+from mtp_mlx.verdict import Rounding, Text
 
 # ru_maxrss counts KiB on Linux, bytes on macOS.
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+ONE_KERNEL = "the NumPy reference has no kernels to verify; load with backend='mlx'"
 
 
 @dataclass
@@ -146,3 +149,11 @@ class NumpyRuntime:
     def propose(self, ids: Sequence[int], count: int) -> list[int]:
         assert self._drafter is not None
         return propose(self._target, self._drafter, ids, count)
+
+    def measure_rounding(
+        self, texts: Sequence[Text], sizes: Sequence[int], progress: Callable[[str], None]
+    ) -> Rounding:
+        raise Unsupported(ONE_KERNEL, param="backend")
+
+    def last_logits(self, text: Text) -> np.ndarray:
+        raise Unsupported(ONE_KERNEL, param="backend")

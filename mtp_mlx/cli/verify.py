@@ -1,0 +1,188 @@
+"""`mtp-mlx verify`: the user's own proof that drafts and neighbours change no text here.
+
+Exit code 3 where texts part and rounding does not explain it.
+"""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mtp_mlx.cli.demo import EXIT_DIFFERENT
+from mtp_mlx.cli.options import Grouped, is_count, model_names, option
+from mtp_mlx.cli.prompt import read_lines
+from mtp_mlx.cli.stats import aligned
+from mtp_mlx.options import AUTO_DRAFT_TOKENS
+from mtp_mlx.request import MAX_DRAFT_TOKENS
+from mtp_mlx.text.visible import visible
+from mtp_mlx.verdict import LEVELS, Divergence, VerifyReport
+
+if TYPE_CHECKING:
+    from mtp_mlx.api import LLM
+
+MAX_ROWS = 64
+MAX_TOKENS = 4096
+BATCH_SIZES, TOKENS = [1, 2, 3, 4, 8], 64
+# With --quick: every third prompt, and these where they are not given.
+QUICK_SIZES, QUICK_TOKENS, QUICK_STRIDE = [1, 4], 24, 3
+SHOWN = 5  # divergences printed of each sort
+ERASE_LINE = "\r\x1b[K"
+
+
+class Sizes(click.ParamType):
+    """Batch sizes separated by commas."""
+
+    name = "N,N,..."
+
+    def convert(
+        self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        if isinstance(value, list):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(is_count(part) and 1 <= int(part) <= MAX_ROWS for part in parts):
+            self.fail(f"{value[:40]!r} is no list of sizes from 1 to {MAX_ROWS}: 1,4,8", param, ctx)
+        return [int(part) for part in parts]
+
+
+@click.command(cls=Grouped)
+@click.argument("model", default="tiny", shell_complete=model_names)
+@option(
+    "Model",
+    "--draft-model",
+    metavar="auto|none|DIR",
+    default="auto",
+    shell_complete=model_names,
+    help="Folder of the drafter; auto, the default, is the one beside the target.",
+)
+@option(
+    "Model",
+    "--num-draft-tokens",
+    type=click.IntRange(1, MAX_DRAFT_TOKENS),
+    default=AUTO_DRAFT_TOKENS,
+    metavar="N",
+    show_default=True,
+    help="Drafts a round.",
+)
+@option(
+    "Texts",
+    "--prompts",
+    metavar="FILE",
+    help="A prompt a line, - is stdin; a dozen built-in ones when absent.",
+)
+@option(
+    "Texts",
+    "--tokens",
+    type=click.IntRange(1, MAX_TOKENS),
+    metavar="N",
+    help="New tokens at most of each reply (64).",
+)
+@option("Texts", "--batch", type=Sizes(), help="Batch sizes (1,2,3,4,8).")
+@option("Texts", "--quick", is_flag=True, help="Fewer and shorter texts, batches of 1 and 4.")
+@option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def command(context: click.Context, as_json: bool, **given: Any) -> None:
+    """Compare the texts of MODEL (tiny when absent) with and without drafts, alone and in batches.
+
+    Greedy and sampled. Prints the exactness level that was shown: A, B or C. Exit code 3 where
+    texts part and no rounding error explains it.
+    """
+    loading = {name: given.pop(name) for name in ("model", "draft_model")}
+    file = given["prompts"]
+    texts = None if file is None else read_lines(file)
+    sizes, tokens = _extent(given)
+    from mtp_mlx.api import load
+    from mtp_mlx.proof import PROMPTS, as_prompts, verify
+
+    texts = PROMPTS if texts is None else texts
+    with load(**loading, max_num_seqs=max(sizes)) as llm:
+        if llm.note:
+            click.echo(f"mtp-mlx: {llm.note}", err=True)
+        try:
+            report = verify(
+                llm,
+                as_prompts(llm, texts[::QUICK_STRIDE] if given["quick"] else texts),
+                max_tokens=tokens,
+                batch_sizes=sizes,
+                num_draft_tokens=given["num_draft_tokens"],
+                progress=_show_progress,
+            )
+        finally:
+            _show_progress("")
+        print(json.dumps(_body(llm, report)) if as_json else _describe(llm, report))
+    context.exit(EXIT_DIFFERENT if report.faults else 0)
+
+
+def _extent(given: dict[str, Any]) -> tuple[list[int], int]:
+    """Batch sizes and new tokens: as given, else what --quick sets, else the defaults."""
+    sizes, tokens = (QUICK_SIZES, QUICK_TOKENS) if given["quick"] else (BATCH_SIZES, TOKENS)
+    return given["batch"] or sizes, given["tokens"] or tokens
+
+
+def _show_progress(message: str) -> None:
+    """The one line on stderr that says what is done now; nothing where that is no terminal."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(ERASE_LINE + message, end="", file=sys.stderr, flush=True)
+
+
+def _body(llm: "LLM", report: VerifyReport) -> dict[str, Any]:
+    """What --json prints."""
+    drafter = llm.pair.drafter
+    names = {
+        "model": str(llm.pair.target),
+        "draft_model": None if drafter is None else str(drafter),
+    }
+    return report.to_json() | names
+
+
+def _describe(llm: "LLM", report: VerifyReport) -> str:
+    """What is printed without --json."""
+    drafts = f"{report.num_draft_tokens} drafts a round" if report.has_drafter else "no drafter"
+    sizes = ", ".join(str(size) for size in report.batch_sizes)
+    parted = f"{len(report.divergences)} of {report.cases:,}"
+    blocks = sorted({error.block for error in report.errors})
+    widths = (max(e.largest for e in report.errors if e.block == block) for block in blocks)
+    rows = [
+        ("compared", f"{report.cases:,} texts, {drafts}, batches of {sizes}, greedy and sampled"),
+        ("texts that part", f"{parted}, {len(report.faults)} of them by no rounding error"),
+        ("logit error", " ".join(f"{b}:{e:.1e}" for b, e in zip(blocks, widths, strict=True))),
+        ("near-ties", f"{report.near_ties_per_1000:.1f} of 1,000 positions"),
+    ]
+    near = [each for each in report.divergences if each.is_near_tie]
+    lines = [aligned(rows)]
+    for name, some in (("not a near-tie", report.faults), ("near-tie", near)):
+        lines += [f"{name}: {_sentence(llm, each)}" for each in some[:SHOWN]]
+        if len(some) > SHOWN:
+            lines.append(f"{name}: {len(some) - SHOWN} more; --json lists all")
+    return "\n".join([*lines, _verdict(report)])
+
+
+def _sentence(llm: "LLM", each: Divergence) -> str:
+    """One divergence in words."""
+    one, other = _piece(llm, each.plain), _piece(llm, each.found)
+    how = "greedy" if each.temperature == 0 else f"T {each.temperature:g} seed {each.seed}"
+    base = "the prompt alone" if each.against == "alone" else "plain decoding"
+    gap = "" if each.gap is None else f"; gap {each.gap:.2e}, rounding {each.allowed:.2e}"
+    return visible(
+        f"prompt {each.prompt}, token {each.position}, {how}, batch {each.batch_size}, "
+        f"{each.num_draft_tokens} drafts: {other} where {base} has {one}{gap}"
+    )
+
+
+def _piece(llm: "LLM", token: int | None) -> str:
+    """A token as the vocabulary spells it; its id where the embedding table's padding has none."""
+    if token is None:
+        return "the end"
+    if token >= llm.tokenizer.vocab_size:
+        return f"id {token}"
+    piece = llm.tokenizer.id_to_piece(token).replace("▁", " ")
+    return json.dumps(piece, ensure_ascii=False)
+
+
+def _verdict(report: VerifyReport) -> str:
+    """The last line."""
+    if report.level is None:
+        return "no level: texts part and rounding does not explain it; this is a bug, report it"
+    scope = "" if report.has_drafter else " (batching only: no drafter is loaded)"
+    return f"level {report.level}: {LEVELS[report.level]}{scope}"

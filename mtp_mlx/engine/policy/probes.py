@@ -1,0 +1,99 @@
+"""Finding out: shadow drafts for what drafts are worth, trial rounds for what a round costs.
+
+The drafter writes nothing, and the text does not depend on drafts; so drafts may be made, kept, and
+compared with the tokens that come anyway: a *shadow* costs drafter steps only. A *trial* is a round
+with the lengths that would be best if costs were lower than believed, by what is not known of them.
+Both are made only where what they may find could change the plan, and both are paid from the bank.
+"""
+
+from dataclasses import replace
+
+from mtp_mlx.engine.policy.search import (
+    UNLIMITED,
+    Candidate,
+    Plan,
+    Prices,
+    best,
+    hopeful,
+    priced,
+    survival,
+)
+
+# Exploring may take this share of plain time for each part of speed it may gain, and at most the
+# second; the share falls as 1 / (1 + shadows / FADE).
+EXPLORE_SHARE, EXPLORE_MOST = 0.15, 0.05
+FADE = 64.0
+# A gain worth exploring.
+EXPLORE_GAIN = 1.01
+# Share of plain time for looking whether the text of a row that drafts nothing has become easy, the
+# acceptance of such text, and the gain it must promise.
+WATCH_SHARE = 0.004
+EASY_RATE = 0.92
+WATCH_GAIN = 1.02
+# A trial needs a plan that is better by this factor if costs are so many standard errors lower.
+TRIAL_GAIN = 1.02
+TRIAL_HOPE = 1.5
+
+
+def shadows(
+    candidates: tuple[Candidate, ...],
+    plan: Plan,
+    prices: Prices,
+    num_shadows: int,
+    waited_s: float,
+) -> tuple[int, ...]:
+    """Drafts to make by row, the plan's included; `waited_s` of plain time since the last shadows.
+
+    All rows that have something to learn go in one packed call: a position's cost is paid once.
+    """
+    least_s = prices.token_s if any(plan.lengths) else prices.token_s + prices.depth_s
+    if least_s <= EXPLORE_MOST * waited_s:
+        found = best(hopeful(candidates), prices, UNLIMITED)
+        drafts = tuple(map(max, plan.lengths, found.lengths))
+        cost = extra_s(drafts, plan, prices)
+        if cost and found.rate > EXPLORE_GAIN * plan.rate:
+            share = min(EXPLORE_SHARE * (found.rate / plan.rate - 1), EXPLORE_MOST)
+            is_due = cost <= waited_s * share / (1 + num_shadows / FADE)
+            return drafts if is_due else plan.lengths
+    return _watch(candidates, plan, prices, waited_s)
+
+
+def _watch(
+    candidates: tuple[Candidate, ...], plan: Plan, prices: Prices, waited_s: float
+) -> tuple[int, ...]:
+    """One draft for every row that has none, if it could pay for their text to become easy."""
+    drafts = tuple(
+        max(k, min(1, len(c.survival))) for c, k in zip(candidates, plan.lengths, strict=True)
+    )
+    cost = extra_s(drafts, plan, prices)
+    if not cost or cost > WATCH_SHARE * waited_s:
+        return plan.lengths
+    deepest = max(len(c.survival) for c in candidates)
+    easy = survival((EASY_RATE,) * deepest, deepest)
+    turned = tuple(
+        c if k else replace(c, survival=easy[: len(c.survival)])
+        for c, k in zip(candidates, plan.lengths, strict=True)
+    )
+    found = best(turned, prices, UNLIMITED)
+    return drafts if found.rate > WATCH_GAIN * plan.rate else plan.lengths
+
+
+def extra_s(drafts: tuple[int, ...], plan: Plan, prices: Prices) -> float:
+    """Seconds that drafts beyond the plan's take."""
+    extra = sum(drafts) - sum(plan.lengths)
+    deeper = max(drafts) - max(plan.lengths)
+    return extra * prices.token_s + deeper * prices.depth_s
+
+
+def trial(
+    candidates: tuple[Candidate, ...], plan: Plan, prices: Prices, hoped: Prices
+) -> tuple[Plan, float] | None:
+    """A plan worth running to learn its cost, and the seconds it is expected to lose by it.
+
+    `hoped`: the prices at TRIAL_HOPE standard errors below the estimate.
+    """
+    found = best(candidates, hoped, UNLIMITED)
+    if found.lengths == plan.lengths or found.rate <= TRIAL_GAIN * plan.rate:
+        return None
+    real = priced(candidates, found.lengths, prices)
+    return real, max(real.seconds - real.tokens / plan.rate, 0.0)

@@ -1,0 +1,334 @@
+"""Proof that drafting and batching change no text of a model, on this machine.
+
+Every prompt is decoded plainly and alone; then plainly in batches; then with drafts, alone and in
+batches; greedy and sampled. Where two texts part, the tokens' scores tell rounding from a bug: two
+tokens whose scores lie closer than twice the kernels' error (`engine.blocks`) are a *near-tie*, and
+either may win. Sampled rows use no top-k, top-p or min-p, so that a score's distance from the best
+alone decides what rounding can do.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+
+from mtp_mlx.api import LLM, Prompt
+from mtp_mlx.errors import MtpError, RequestError
+from mtp_mlx.options import AUTO_DRAFT_TOKENS, Keywords
+from mtp_mlx.reference.choose import gumbel, noise_key
+from mtp_mlx.request import MAX_DRAFT_TOKENS, Sampling, check_integer
+from mtp_mlx.verdict import Divergence, Rounding, Text, VerifyReport
+
+Progress = Callable[[str], None]
+
+BATCH_SIZES = (1, 2, 3, 4, 8)
+MAX_TOKENS = 64
+MOST_TOKENS = 1 << 16
+TEMPERATURES = (0.7, 1.0)  # of the sampled pass, by turns
+FIRST_SEED = 1000
+# Tokens of the longest text of the rounding: more than a window and a prompt chunk of 1,024.
+LONG_TEXT = 1120
+DECODED = 32  # tokens of a text that are decoded there
+
+# Short and long, of several kinds, so that batches are ragged.
+PROMPTS = (
+    "Hello!",
+    "Why is the sky blue?",
+    "Tell me a story about a fox and a hen.",
+    "Count from 3 to 12.",
+    "Write a Python function that tells whether a number is prime.",
+    "List five cities in Europe and one thing each is known for.",
+    "Translate into French: The train leaves at seven, and we must not be late this time.",
+    "What is 17 times 23? Show how you get there.",
+    'Give the facts as a JSON object with the keys "name", "age" and "town": Mary is 31 and lives '
+    "in Leeds.",
+    "A farmer has some hens and some rabbits. Together they have 35 heads and 94 feet. How many of "
+    "each are there? Explain every step, then check the result.",
+    "Summarise in one sentence: The river rose for three days. On the first the lower fields were "
+    "under water, on the second the road to the mill, and on the third the people of the village "
+    "carried what they could to the church on the hill, where they stayed until the rain stopped "
+    "and the water had gone back to its bed. Nobody was hurt, but it took them until the summer "
+    "to clear the mud from the houses, and the mill never ran again.",
+    "ok",
+)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A row to run: prompt number, its ids, and how its tokens are chosen."""
+
+    prompt: int
+    ids: tuple[int, ...]
+    sampling: Sampling
+
+    def options(self, num_draft_tokens: int, max_tokens: int) -> Keywords:
+        return Keywords(
+            temperature=self.sampling.temperature,
+            seed=self.sampling.seed,
+            top_k=0,
+            top_p=1.0,
+            min_p=0.0,
+            max_tokens=max_tokens,
+            num_draft_tokens=num_draft_tokens,
+        )
+
+
+Tokens = tuple[int, ...]
+
+
+def verify(
+    llm: LLM,
+    prompts: Sequence[Prompt] | None = None,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    num_draft_tokens: int = AUTO_DRAFT_TOKENS,
+    progress: Progress = lambda message: None,
+) -> VerifyReport:
+    """Compare texts with and without drafts, alone and in batches; see the module. Send the model
+    nothing else meanwhile: "alone" must be alone.
+
+    prompts: None takes a dozen built-in ones. batch_sizes: 1 to the model's max_num_seqs; where it
+    has no drafter, one must be above 1. `progress` hears what is done next.
+
+    Raises RequestError for a bad argument, and what fails in a plain reply.
+    """
+    check_integer("max_tokens", max_tokens, 1, MOST_TOKENS)
+    check_integer("num_draft_tokens", num_draft_tokens, 1, MAX_DRAFT_TOKENS)
+    sizes = _checked_sizes(llm, batch_sizes)
+    run = _Run(llm, _ids(llm, prompts), max_tokens, sizes, num_draft_tokens, progress)
+    return run.report()
+
+
+def as_prompts(llm: LLM, texts: Sequence[str]) -> list[Prompt]:
+    """Texts as chat messages, or as they are for a model without a chat template."""
+    if not llm.has_chat_template:
+        return list(texts)
+    return [[{"role": "user", "content": text}] for text in texts]
+
+
+def _checked_sizes(llm: LLM, batch_sizes: Sequence[int]) -> tuple[int, ...]:
+    slots = llm.stats().slots
+    if not batch_sizes:
+        raise RequestError("batch_sizes is empty; give at least one", param="batch_sizes")
+    for size in batch_sizes:
+        if check_integer("batch_sizes", size, 1, 1 << 30) > slots:
+            raise RequestError(
+                f"batch_sizes holds {size}, and the model was loaded for {slots} rows; load it "
+                f"with max_num_seqs={size}",
+                param="batch_sizes",
+            )
+    if not llm.has_drafter and max(batch_sizes) == 1:
+        raise RequestError(
+            "no drafter is loaded and the only batch size is 1, so there is nothing to compare; "
+            "give a draft_model or a larger batch",
+            param="batch_sizes",
+        )
+    return tuple(sorted(set(batch_sizes)))
+
+
+def _ids(llm: LLM, prompts: Sequence[Prompt] | None) -> list[tuple[int, ...]]:
+    """The prompts as token ids; a bad one is named by its number."""
+    if prompts is None:
+        prompts = as_prompts(llm, PROMPTS)
+    if not prompts:
+        raise RequestError("prompts is empty; give at least one", param="prompts")
+    return [tuple(llm.prompt_ids(prompt)) for prompt in prompts]
+
+
+class _Judge:
+    """Finds how near to a tie two texts parted, from plain decoding of what they have in common."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+        self._last: dict[Text, np.ndarray] = {}  # logits [V] after a text
+
+    def gap(self, common: Text, tokens: tuple[int, int], sampling: Sampling) -> float:
+        """By how much the lower of both tokens misses the best score after `common`, a prompt and
+        the part of a reply that it got."""
+        if common not in self._last:
+            self._last[common] = self._llm._worker.call(
+                lambda runtime, _: runtime.last_logits(common)
+            )
+        scores = _perturbed(self._last[common], len(common.ids), sampling)
+        return float(scores.max() - min(scores[token] for token in tokens))
+
+
+def _perturbed(logits: np.ndarray, position: int, sampling: Sampling) -> np.ndarray:
+    """The scores [V] whose argmax is the token at `position`, without filters."""
+    if sampling.is_greedy:
+        return logits
+    key = np.array([noise_key(sampling.seed, position)], dtype=np.uint32)
+    return logits / sampling.temperature + gumbel(key, np.arange(len(logits)))[0]
+
+
+def _greedy(prompt: int) -> Sampling:
+    return Sampling()
+
+
+def _sampled(prompt: int) -> Sampling:
+    """By turns a little and fully warm, each prompt with a seed of its own."""
+    return Sampling(temperature=TEMPERATURES[prompt % len(TEMPERATURES)], seed=FIRST_SEED + prompt)
+
+
+class _Run:
+    """One verification under way."""
+
+    def __init__(
+        self,
+        llm: LLM,
+        prompts: Sequence[tuple[int, ...]],
+        max_tokens: int,
+        sizes: tuple[int, ...],
+        num_draft_tokens: int,
+        progress: Progress,
+    ) -> None:
+        self.llm = llm
+        self.prompts = prompts
+        self.max_tokens = max_tokens
+        self.sizes = sizes
+        self.drafts = num_draft_tokens if llm.has_drafter else 0
+        self.progress = progress
+        self.judge = _Judge(llm)
+        self.num_cases = 0
+
+    def report(self) -> VerifyReport:
+        passes = {"greedy": self._cases(_greedy), "sampled": self._cases(_sampled)}
+        alone = {name: self._alone(name, cases) for name, cases in passes.items()}
+        rounding = self._measure(alone["greedy"])
+        found: list[Divergence] = []
+        for name, cases in passes.items():
+            for size in self.sizes:
+                found += self._batches(name, cases, alone[name], size, rounding)
+        return VerifyReport(
+            cases=self.num_cases,
+            batch_sizes=self.sizes,
+            num_draft_tokens=self.drafts,
+            max_tokens=self.max_tokens,
+            has_drafter=self.llm.has_drafter,
+            errors=rounding.errors,
+            near_ties_per_1000=rounding.near_ties_per_1000(),
+            divergences=tuple(found),
+        )
+
+    def _cases(self, sampling: Callable[[int], Sampling]) -> list[_Case]:
+        return [_Case(number, ids, sampling(number)) for number, ids in enumerate(self.prompts)]
+
+    def _alone(self, name: str, cases: Sequence[_Case]) -> list[Tokens]:
+        """The plain text of each case; raises what fails, naming the prompt."""
+        texts = []
+        for case in cases:
+            self.progress(f"{name}: prompt {case.prompt + 1} of {len(cases)}, plain and alone")
+            try:
+                reply = self.llm.generate(case.ids, **case.options(0, self.max_tokens))
+            except MtpError as error:
+                error.args = (f"prompts[{case.prompt}]: {error}",)
+                raise
+            texts.append(reply.token_ids)
+        return texts
+
+    def _measure(self, replies: Sequence[Tokens]) -> Rounding:
+        """The rounding, on the model's thread; other requests wait."""
+        texts = self._texts(replies)
+        return self.llm._worker.call(
+            lambda runtime, _: runtime.measure_rounding(texts, self.sizes, self.progress)
+        )
+
+    def _texts(self, replies: Sequence[Tokens]) -> list[Text]:
+        """What the rounding is measured on: a long text first, then prompts with their replies."""
+        texts = [
+            Text((*ids, *reply[:DECODED]), len(ids))
+            for ids, reply in zip(self.prompts, replies, strict=True)
+        ]
+        most = self.llm.config.max_positions
+        joined = [token for text in texts for token in text.ids]
+        joined *= LONG_TEXT // len(joined) + 1
+        long = tuple(joined[: min(LONG_TEXT, most)])
+        fitting = [Text(text.ids[:most], text.start) for text in texts]
+        return [Text(long, max(len(long) - DECODED, 1)), *fitting]
+
+    def _batches(
+        self,
+        name: str,
+        cases: Sequence[_Case],
+        alone: Sequence[Tokens],
+        size: int,
+        rounding: Rounding,
+    ) -> Iterator[Divergence]:
+        """Run all cases in batches of one size, plainly and with drafts; what parted."""
+        for first in range(0, len(cases), size):
+            rows = [(first + row) % len(cases) for row in range(size)]
+            batch = [cases[row] for row in rows]
+            plain = [alone[row] for row in rows]
+            where = f"{name}: batches of {size}, prompt {first + 1} of {len(cases)}"
+            if size > 1:
+                self.progress(f"{where}, plain")
+                seen = self._together(batch, [0] * size)
+                yield from self._compare(batch, plain, seen, [0] * size, rounding)
+                plain = seen
+            for lengths in self._draft_lengths(size):
+                self.progress(f"{where}, {'mixed' if len(set(lengths)) > 1 else lengths[0]} drafts")
+                seen = self._together(batch, lengths)
+                yield from self._compare(batch, plain, seen, lengths, rounding)
+
+    def _draft_lengths(self, size: int) -> list[list[int]]:
+        """Drafts of each row: as asked for all, and from that many down to none."""
+        if not self.drafts:
+            return []
+        mixed = [self.drafts - row % (self.drafts + 1) for row in range(size)]
+        return [[self.drafts] * size, *([mixed] if size > 1 else [])]
+
+    def _together(self, batch: Sequence[_Case], lengths: Sequence[int]) -> list[Tokens]:
+        """The texts of a batch. A row that fails has a text that ends early."""
+        each = [
+            case.options(length, self.max_tokens)
+            for case, length in zip(batch, lengths, strict=True)
+        ]
+        replies = self.llm.batch([case.ids for case in batch], each=each)
+        return [reply.token_ids for reply in replies]
+
+    def _compare(
+        self,
+        batch: Sequence[_Case],
+        plain: Sequence[Tokens],
+        seen: Sequence[Tokens],
+        lengths: Sequence[int],
+        rounding: Rounding,
+    ) -> Iterator[Divergence]:
+        """The first divergence of each row that has one."""
+        eps = rounding.eps(max(lengths) + 1, len(batch))
+        for row, case in enumerate(batch):
+            self.num_cases += 1
+            pairs = zip_longest(plain[row], seen[row])
+            at = next((i for i, (one, other) in enumerate(pairs) if one != other), None)
+            if at is None:
+                continue
+            one, other = _token(plain[row], at), _token(seen[row], at)
+            yield Divergence(
+                prompt=case.prompt,
+                position=at,
+                plain=one,
+                found=other,
+                gap=self._gap(case, plain[row], at, (one, other)),
+                allowed=2 * eps / (1.0 if case.sampling.is_greedy else case.sampling.temperature),
+                temperature=case.sampling.temperature,
+                seed=case.sampling.seed,
+                batch_size=len(batch),
+                num_draft_tokens=lengths[row],
+                against="plain" if any(lengths) else "alone",
+            )
+
+    def _gap(
+        self, case: _Case, text: Tokens, at: int, tokens: tuple[int | None, int | None]
+    ) -> float | None:
+        one, other = tokens
+        if one is None or other is None:
+            return None
+        common = Text((*case.ids, *text[:at]), len(case.ids))
+        return self.judge.gap(common, (one, other), case.sampling)
+
+
+def _token(text: Tokens, at: int) -> int | None:
+    """The token there; None where the text has ended."""
+    return text[at] if at < len(text) else None

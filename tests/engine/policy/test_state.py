@@ -1,0 +1,206 @@
+"""The policy through its functions: what it chooses, learns, may spend, and says."""
+
+import random
+
+import pytest
+
+from mtp_mlx.engine import policy
+from mtp_mlx.engine.policy import acceptance, decision, ledger
+from tests.engine.policy.scenes import (
+    CLIFF,
+    FLAT,
+    K_MAX,
+    STEEP,
+    calibration,
+    limits,
+    played,
+    rows,
+    start,
+    taught,
+)
+
+ROUNDS = 300
+
+
+def settled(state: policy.State, count: int, accepted: tuple[int, ...]) -> policy.Allocation:
+    """The allocation after many rounds with the same outcome."""
+    for _ in range(ROUNDS):
+        allocation = policy.allocate(state, rows(count), limits())
+        state = played(state, allocation, accepted)
+    return policy.allocate(state, rows(count), limits())
+
+
+def test_a_steep_machine_never_drafts_even_what_is_always_right():
+    state = start(STEEP)
+    for _ in range(ROUNDS):
+        allocation = policy.allocate(state, rows(2), limits())
+        assert allocation.lengths == (0, 0)
+        assert allocation.drafts == (0, 0)
+        state = played(state, allocation, (K_MAX, K_MAX))
+
+
+def test_a_flat_machine_drafts_deep_what_is_always_right():
+    assert settled(start(FLAT), 2, (K_MAX, K_MAX)).lengths == (K_MAX, K_MAX)
+
+
+def test_rows_that_differ_get_lengths_that_differ():
+    allocation = settled(start(FLAT), 2, (K_MAX, 0))
+    assert allocation.lengths[0] > allocation.lengths[1]
+
+
+def test_a_row_that_is_never_right_is_parked():
+    assert settled(start(calibration(1.0, 1.2, 1.4)), 1, (0,)).lengths == (0,)
+
+
+@pytest.mark.parametrize("max_tokens", [4, 5, 9, 64])
+def test_no_round_exceeds_its_bounds(max_tokens):
+    dice = random.Random(max_tokens)
+    state = start(FLAT)
+    for _ in range(60):
+        inputs = tuple(policy.RowInput(i, dice.randrange(K_MAX + 1)) for i in range(4))
+        allocation = policy.allocate(state, inputs, limits(max_tokens))
+        assert allocation.num_tokens <= max_tokens
+        for row, length, drafts in zip(inputs, allocation.lengths, allocation.drafts, strict=True):
+            assert 0 <= length <= drafts <= row.cap
+        state = played(state, allocation, tuple(dice.randrange(8) for _ in range(4)))
+
+
+def test_the_same_log_gives_the_same_decisions():
+    def decisions() -> list[str]:
+        dice, state, said = random.Random(5), start(CLIFF), []
+        for _ in range(60):
+            allocation = policy.allocate(state, rows(3), limits())
+            said.append(str(allocation))
+            state = played(state, allocation, tuple(dice.randrange(8) for _ in range(3)))
+        return said
+
+    assert decisions() == decisions()
+
+
+def test_plain_decoding_unless_drafting_is_clearly_better():
+    dice, state = random.Random(1), start(calibration(1.0, 1.5, 1.8, 2.0))
+    for _ in range(ROUNDS):
+        allocation = policy.allocate(state, rows(2), limits())
+        is_better = allocation.speedup > decision.MARGIN
+        assert is_better or not any(allocation.lengths) or allocation.trial_s is not None
+        state = played(state, allocation, tuple(dice.randrange(4) for _ in range(2)))
+
+
+def test_a_deep_round_teaches_every_smaller_depth():
+    dice = random.Random(3)
+    for depth in range(1, K_MAX):
+        deep = shallow = acceptance.Acceptance.start(K_MAX)
+        for _ in range(40):
+            right = dice.randrange(K_MAX + 1)
+            deep = deep.observe((acceptance.Seen(0, right, K_MAX),))
+            shallow = shallow.observe((acceptance.Seen(0, min(right, depth), depth),))
+        counts = [(m.hits[:depth], m.trials[:depth]) for m in (deep.rows[0], shallow.rows[0])]
+        assert counts[0] == counts[1]
+
+
+def test_a_shadow_beyond_verified_drafts_counts_only_what_is_new():
+    state = start()
+    allocation = policy.allocate(state, rows(1), limits())
+    timing = policy.Timing(allocation.seconds)
+    state = policy.observe(state, allocation, (), timing, (policy.Shadow(0, 2, 4, 6),))
+    assert state.acceptance.rows[0].trials == (0, 0, 1, 1, 1, 0, 0)
+    assert state.acceptance.rows[0].hits == (0, 0, 1, 1, 0, 0, 0)
+
+
+def test_a_changed_text_is_noticed_within_ten_rounds():
+    state = taught(start(), 0, K_MAX, K_MAX, 60)
+    assert state.acceptance.of(0).rate[0] > 0.9
+    changed = taught(state, 0, 0, 1, 10)
+    assert changed.acceptance.of(0).rate[0] < 0.35
+
+
+def test_equal_rows_share_what_they_learn_and_unequal_rows_do_not():
+    alike = differ = start()
+    for row in range(4):
+        alike = taught(alike, row, 1, 1, 12)
+        differ = taught(differ, row, row % 2, 1, 12)
+    alike = taught(alike, 9, 1, 1, 1)
+    assert alike.acceptance.of(9).rate[0] > 0.9
+    assert differ.acceptance.of(1).rate[0] > 0.8
+    assert differ.acceptance.of(0).rate[0] < 0.2
+
+
+def test_a_row_that_leaves_is_forgotten_and_what_it_taught_is_kept():
+    state = policy.retire(taught(start(), 0, K_MAX, K_MAX, 30), 0)
+    assert not state.acceptance.rows
+    assert state.acceptance.of(1).rate[0] > 0.9
+    assert policy.retire(state, 0) == state
+
+
+@pytest.mark.parametrize("machine", [FLAT, CLIFF, calibration(1.0, 1.3, 1.7, 2.2)])
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_bank_is_never_overdrawn_and_bounds_what_is_spent(machine, count):
+    dice, state = random.Random(2), start(machine)
+    spent = total = 0.0
+    for _ in range(ROUNDS):
+        allocation = policy.allocate(state, rows(count), limits())
+        state = played(state, allocation, tuple(dice.choice((0, 0, 1, 7)) for _ in range(count)))
+        spent += allocation.spent_s
+        total += allocation.seconds
+        assert state.ledger.bank_s >= 0
+        first = ledger.OPENING_BANK * allocation.plain.seconds
+        assert spent <= first + ledger.BANK_INCOME * total
+
+
+@pytest.mark.parametrize("machine", [FLAT, CLIFF, calibration(1.0, 1.045, 1.09, 1.13)])
+@pytest.mark.parametrize("count", [1, 4])
+def test_drafts_that_are_never_right_cost_no_more_than_the_accounts_allow(machine, count):
+    state = start(machine)
+    plain = total = 0.0
+    for _ in range(ROUNDS):
+        allocation = policy.allocate(state, rows(count), limits())
+        plain += allocation.plain.seconds
+        total += allocation.seconds
+        state = played(state, allocation, (0,) * count)
+        opening = (ledger.OPENING_CREDIT + ledger.OPENING_BANK) * allocation.plain.seconds
+        income = (ledger.CREDIT_INCOME + ledger.BANK_INCOME) * total
+        assert total - plain <= opening + income
+
+
+def test_a_command_is_a_command():
+    inputs = (policy.RowInput(0, 3, is_command=True), policy.RowInput(1, 0))
+    allocation = policy.allocate(start(STEEP), inputs, limits())
+    assert allocation.lengths == (3, 0)
+    assert allocation.plain.lengths == (3, 0)
+
+
+def test_rows_that_may_not_draft_are_no_fault():
+    for state in (start(), start(k_max=0)):
+        allocation = policy.allocate(state, rows(3, cap=0), limits())
+        assert allocation.lengths == (0, 0, 0)
+        assert allocation.reason == "parked: no row may draft"
+
+
+def test_a_round_that_carries_a_prefill_drafts_no_deeper_than_three():
+    state = taught(start(FLAT), 0, K_MAX, K_MAX, 30)
+    allocation = policy.allocate(state, rows(1), limits(prefill_tokens=512))
+    assert allocation.lengths == (3,)
+
+
+def test_a_decision_says_what_it_chose_and_what_else_there_was():
+    state = taught(start(FLAT), 0, K_MAX, K_MAX, 30)
+    said = str(policy.allocate(state, rows(1), limits()))
+    assert said.startswith("drafts 7 (N=8), ")
+    assert "x of plain" in said
+    assert "common depths 0:1.00x 1:" in said
+
+
+def test_a_parked_decision_says_why():
+    state = taught(start(STEEP), 0, 0, 1, 60)
+    allocation = policy.allocate(state, rows(1), limits())
+    assert allocation.reason is not None
+    assert allocation.reason.startswith("parked, drafting would not pay: N=2 costs 2.00x of N=1, ")
+    assert "first drafts accepted 0.0" in allocation.reason
+    assert allocation.reason in str(allocation)
+
+
+def test_an_unsure_start_says_that_it_is_unsure():
+    allocation = policy.allocate(start(calibration(1.0, 1.6, 1.65, 1.7)), rows(1), limits())
+    assert allocation.lengths == (0,)
+    assert allocation.reason is not None
+    assert "not yet sure to pay" in allocation.reason
