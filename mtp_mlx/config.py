@@ -90,6 +90,17 @@ class TargetConfig:
     def owns_cache(self, index: int) -> bool:
         return self.layers[index].owns_cache
 
+    @property
+    def num_expert_layers(self) -> int:
+        """Layers with experts."""
+        return sum(layer.experts is not None for layer in self.layers)
+
+    @property
+    def mean_top_k(self) -> float:
+        """Experts that a token chooses in a layer that has some."""
+        counts = [layer.experts.top_k for layer in self.layers if layer.experts is not None]
+        return sum(counts) / len(counts)
+
 
 @dataclass(frozen=True)
 class CentroidSpec:

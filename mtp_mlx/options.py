@@ -12,8 +12,6 @@ from mtp_mlx.request import MAX_DRAFT_TOKENS, MAX_SEED, Sampling, check_integer
 
 Value = TypeVar("Value")
 
-# Drafts a round for "auto".
-AUTO_DRAFT_TOKENS = 3
 MAX_TIMEOUT_S = 7 * 24 * 3600
 
 
@@ -21,9 +19,9 @@ class Keywords(TypedDict, total=False):
     """Keywords of every generating method; None or absent takes the checkpoint's default.
 
     `stop`: strings that end the reply and are left out of its text. `num_draft_tokens`: drafts a
-    round, 0 for plain decoding, "auto" for the default. `max_tokens` None: 4,096 or the rest of the
-    context. `seed` None: drawn from the system, reported in Reply.seed. `timeout`: seconds from the
-    call until the reply must be complete, or it fails with TimedOut.
+    round, 0 for plain decoding, "auto" for as many as pay. `max_tokens` None: 4,096 or the rest of
+    the context. `seed` None: drawn from the system, reported in Reply.seed. `timeout`: seconds from
+    the call until the reply must be complete, or it fails with TimedOut.
     """
 
     temperature: float | None
@@ -80,10 +78,10 @@ class Options:
             raise RequestError(f"stop must be strings, found {shown(self.stop)}", param="stop")
         return tuple(stop)
 
-    def draft_tokens(self) -> int:
-        """Drafts a round."""
+    def draft_tokens(self) -> int | None:
+        """Drafts a round, None for "auto"."""
         if self.num_draft_tokens is None or self.num_draft_tokens == "auto":
-            return AUTO_DRAFT_TOKENS
+            return None
         if isinstance(self.num_draft_tokens, str):
             raise RequestError(
                 f"num_draft_tokens must be 'auto' or 0 to {MAX_DRAFT_TOKENS}, "

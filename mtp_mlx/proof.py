@@ -15,9 +15,9 @@ import numpy as np
 
 from mtp_mlx.api import LLM, Prompt
 from mtp_mlx.errors import MtpError, RequestError
-from mtp_mlx.options import AUTO_DRAFT_TOKENS, Keywords
+from mtp_mlx.options import Keywords
 from mtp_mlx.reference.choose import gumbel, noise_key
-from mtp_mlx.request import MAX_DRAFT_TOKENS, Sampling, check_integer
+from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS, Sampling, check_integer
 from mtp_mlx.verdict import Divergence, Rounding, Text, VerifyReport
 
 Progress = Callable[[str], None]

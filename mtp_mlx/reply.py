@@ -100,7 +100,12 @@ class Reply:
 @dataclass(frozen=True)
 class EngineStats:
     """An engine at one moment: rows by state, K/V bytes set aside (`kv_budget_bytes` None: no
-    limit), and since it began: rows of rounds, drafts proposed and accepted, tokens of rounds."""
+    limit), the last decision on drafts; and since it began: rounds, those without drafts, tokens
+    verified (N), rows of rounds, drafts proposed and accepted, tokens of rounds.
+
+    With experts: distinct ones that a forward read in a layer, mean; and of those that rows beyond
+    the first, or drafts, asked for, the share that the forward read anyway. None without.
+    """
 
     slots: int
     running: int
@@ -108,10 +113,17 @@ class EngineStats:
     waiting: int
     kv_reserved_bytes: int
     kv_budget_bytes: int | None
+    decision: str | None
+    rounds: int
+    plain_rounds: int
+    verified: int
     rows: int
     drafted: int
     accepted: int
     tokens: int
+    experts_per_layer: float | None
+    expert_overlap_rows: float | None
+    expert_overlap_drafts: float | None
 
     @property
     def is_idle(self) -> bool:

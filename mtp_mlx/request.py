@@ -13,6 +13,8 @@ GREEDY_BELOW = 1e-5
 MAX_SEED = 2**63 - 1
 # Drafts a round at most: a verify block of 8 is the widest that fused attention takes.
 MAX_DRAFT_TOKENS = 7
+# Drafts a round of an "auto" request where no policy decides.
+AUTO_DRAFT_TOKENS = 3
 
 FinishReason = Literal["stop", "length", "error", "cancelled"]
 Origin = Literal["prefill", "draft", "target", "plain"]
@@ -96,15 +98,16 @@ class Request:
     """One sequence to generate.
 
     `prompt` token ids, at least one; `max_tokens` new tokens at most; `stop_ids` end the reply and
-    are part of it; `num_draft_tokens` drafts a round, 0 for plain decoding. `is_end` is called once
-    for each emitted token, in order, and answers whether the reply ends with it (stop strings).
+    are part of it; `num_draft_tokens` drafts a round, 0 for plain decoding, None for as many as the
+    policy finds worth it. `is_end` is called once for each emitted token, in order, and answers
+    whether the reply ends with it (stop strings).
     """
 
     prompt: tuple[int, ...]
     sampling: Sampling
     max_tokens: int
     stop_ids: frozenset[int] = frozenset()
-    num_draft_tokens: int = 0
+    num_draft_tokens: int | None = 0
     is_end: Callable[[int], bool] = never
 
 
@@ -113,7 +116,8 @@ def check_request(request: Request, vocab_size: int, context: int) -> None:
     check_token_ids("prompt", request.prompt, vocab_size)
     check_token_ids("stop_ids", tuple(request.stop_ids), vocab_size)
     check_integer("max_tokens", request.max_tokens, 1, 1 << 31)
-    check_integer("num_draft_tokens", request.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
+    if request.num_draft_tokens is not None:
+        check_integer("num_draft_tokens", request.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
     if not request.prompt:
         raise RequestError("the prompt is empty; give at least one token", param="prompt")
     if len(request.prompt) >= context:

@@ -82,7 +82,7 @@ class Oracle:
         self.places: list[Place] = []
         self._bursts: Counter[int] = Counter()
         self._engine: Engine | None = None
-        self._view: View | None = None
+        self._view: View | None = None  # of the burst's first step
         self._depth = 0
 
     def watch(self, engine: Engine) -> None:
@@ -92,8 +92,8 @@ class Oracle:
     def step(self, embedded: mx.array, hidden: mx.array, view: View) -> tuple[Logits, mx.array]:
         """One proposal a row of `view`; see Drafter.step. The hidden state passes through."""
         assert embedded.shape == hidden.shape == (len(view.rows), embedded.shape[-1])
-        is_new = view is not self._view
-        self._view, self._depth = view, 0 if is_new else self._depth + 1
+        is_new = view.whole is not self._view
+        self._view, self._depth = view.whole, 0 if is_new else self._depth + 1
         scores = np.zeros((len(view.rows), self.vocab_size), dtype=np.float32)
         ids = np.tile(np.arange(self.vocab_size, dtype=np.int32), (len(view.rows), 1))
         for index, row in enumerate(view.rows):

@@ -14,9 +14,8 @@ from mtp_mlx.cli.options import Grouped, option
 from mtp_mlx.cli.stats import aligned, describe_speculation
 from mtp_mlx.cli.terminal import bracket, can_style, painted, tint
 from mtp_mlx.embedded import NAMES
-from mtp_mlx.options import AUTO_DRAFT_TOKENS
 from mtp_mlx.reply import Chunk, Reply
-from mtp_mlx.request import MAX_DRAFT_TOKENS
+from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from mtp_mlx.text.visible import visible
 
 if TYPE_CHECKING:

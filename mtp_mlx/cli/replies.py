@@ -67,4 +67,4 @@ def _body(llm: "LLM", streams: Streams) -> dict[str, Any]:
 
 def _print_stats(llm: "LLM", reply: Reply, with_stats: bool) -> None:
     if with_stats:
-        click.echo(describe(reply, llm.peak_memory_bytes()), err=True)
+        click.echo(describe(reply, llm.peak_memory_bytes(), llm.stats()), err=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from mtp_mlx.reply import Reply, SpecStats
+from mtp_mlx.reply import EngineStats, Reply, SpecStats
 
 LABEL_WIDTH = 16
 MIB = 1 << 20
@@ -29,7 +29,23 @@ def describe_speculation(spec: SpecStats) -> list[tuple[str, str]]:
     return rows if spec.parked is None else [*rows, ("drafting ended", spec.parked)]
 
 
-def describe(reply: Reply, peak_memory_bytes: int) -> str:
+def describe_engine(stats: EngineStats) -> list[tuple[str, str]]:
+    """The last round's decision, and what the model's experts share."""
+    rows = [] if stats.decision is None else [("last round", stats.decision)]
+    if stats.experts_per_layer is None:
+        return rows
+    shares = [
+        f"{share:.0%} of the {whose}' choices read anyway"
+        for whose, share in (
+            ("other rows", stats.expert_overlap_rows),
+            ("drafts", stats.expert_overlap_drafts),
+        )
+        if share is not None
+    ]
+    return [*rows, ("experts a layer", "; ".join([f"{stats.experts_per_layer:.1f}", *shares]))]
+
+
+def describe(reply: Reply, peak_memory_bytes: int, engine: EngineStats) -> str:
     """All figures of a reply, for --stats."""
     timings = reply.timings
     rows = [
@@ -37,6 +53,7 @@ def describe(reply: Reply, peak_memory_bytes: int) -> str:
         ("first token", f"{timings.first_token_s:.2f} s"),
         ("tokens/s", f"{timings.tokens_per_s:.1f}"),
         *describe_speculation(reply.spec),
+        *describe_engine(engine),
         ("seed", str(reply.seed)),
         ("peak memory", f"{peak_memory_bytes / MIB:,.1f} MiB"),
     ]

@@ -13,8 +13,7 @@ from mtp_mlx.cli.demo import EXIT_DIFFERENT
 from mtp_mlx.cli.options import Grouped, is_count, model_names, option
 from mtp_mlx.cli.prompt import read_lines
 from mtp_mlx.cli.stats import aligned
-from mtp_mlx.options import AUTO_DRAFT_TOKENS
-from mtp_mlx.request import MAX_DRAFT_TOKENS
+from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from mtp_mlx.text.visible import visible
 from mtp_mlx.verdict import LEVELS, Divergence, VerifyReport
 

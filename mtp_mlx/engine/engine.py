@@ -7,14 +7,19 @@ neighbours.
 """
 
 from collections import deque
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from mtp_mlx.engine.clock import RoundClock
 from mtp_mlx.engine.memory import Memory
+from mtp_mlx.engine.planner import Decision, FixedPlanner, Planner
+from mtp_mlx.engine.policy import Outcome, RowInput, SeenExperts, Shadow
 from mtp_mlx.engine.round import (
+    Commit,
     Draft,
     Flight,
+    Verdict,
     accept,
     commit,
     is_finite,
@@ -26,6 +31,7 @@ from mtp_mlx.engine.round import (
     propose,
 )
 from mtp_mlx.engine.sequence import Sequence
+from mtp_mlx.engine.shadows import Shadows
 from mtp_mlx.engine.stats import Counters
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
@@ -50,6 +56,14 @@ PREFILL_CHUNK = 1024
 MAX_DRAFTER_FAULTS = 3
 
 
+@dataclass(frozen=True)
+class Airborne:
+    """A round in the air, and the decision behind it."""
+
+    flight: Flight
+    decision: Decision
+
+
 class Engine:
     """Continuous batching over `max_num_seqs` slots. Use from one thread."""
 
@@ -60,8 +74,10 @@ class Engine:
         max_num_seqs: int = 8,
         chunk: int = PREFILL_CHUNK,
         kv_budget: int | None = None,
+        planner: Planner | None = None,
     ) -> None:
-        """`kv_budget`: bytes for K/V of all rows, None for no limit.
+        """`kv_budget`: bytes for K/V of all rows, None for no limit. `planner` decides how many
+        drafts rows make where the request leaves it open; None drafts a fixed number.
 
         Raises DoesNotFit where it does not even hold the windows of `max_num_seqs` rows.
         """
@@ -73,7 +89,12 @@ class Engine:
         self.waiting: deque[tuple[int, Request]] = deque()
         self.memory = Memory(target.config.layers, target.dtype.size, max_num_seqs, kv_budget)
         self.counters = Counters()
-        self._flight: Flight | None = None
+        self.planner: Planner = FixedPlanner() if planner is None else planner
+        self._air: Airborne | None = None
+        self._decision: Decision | None = None
+        self._clock = RoundClock()
+        self._shadows = Shadows()
+        self._left: list[int] = []
         self._next_id = 0
 
     def submit(self, request: Request) -> int:
@@ -118,7 +139,8 @@ class Engine:
             waiting=len(self.waiting),
             kv_reserved_bytes=self.memory.reserved,
             kv_budget_bytes=self.memory.budget,
-            **asdict(self.counters),
+            decision=None if self._decision is None else str(self._decision),
+            **self.counters.to_stats(),
         )
 
     def step(self) -> list[Event]:
@@ -141,6 +163,7 @@ class Engine:
             if not self.memory.reserve(slot, most):
                 return  # nobody overtakes the one that waits longest
             self.waiting.popleft()
+            self._clock.disturb()
             self.cache.limit(slot, most)
             context = self.target.config.max_positions - len(request.prompt)
             self.slots[slot] = Sequence(
@@ -161,6 +184,7 @@ class Engine:
         waiting = [s for s in self.sequences if not s.is_running]
         if not waiting:
             return []
+        self._clock.disturb()
         sequence = min(waiting, key=lambda s: s.id)
         start = sequence.num_prefilled
         part = sequence.tokens[start : start + self.chunk]
@@ -194,12 +218,36 @@ class Engine:
         return events
 
     def _round(self) -> list[Event]:
-        flight = self._flight or self._launch()
-        if flight is None:
+        air = self._air or self._launch()
+        if air is None:
+            self._clock.rest()
             return []
-        self._flight = self._run_ahead(flight)
-        verdict = land(flight)
+        if air.decision.is_free:
+            self._decision = air.decision
+        self._air = self._run_ahead(air)
+        verdict = land(air.flight)
+        draft = air.flight.draft
+        num_tokens = len(draft.lengths) + sum(draft.lengths)
+        seen = self._seen(verdict)
+        timing = self._clock.land((len(draft.lengths), num_tokens), seen)
+        self.counters.count_round(len(draft.lengths), num_tokens)
+        if seen is not None:
+            top_k = self.target.config.mean_top_k
+            self.counters.count_experts(len(draft.lengths), num_tokens, seen, top_k)
+        events, outcomes, judged = self._commit(air.flight, verdict)
+        self.planner.learn(air.decision, tuple(outcomes), timing, tuple(judged))
+        for row in self._left:
+            self.planner.retire(row)
+        self._left.clear()
+        return events
+
+    def _commit(
+        self, flight: Flight, verdict: Verdict
+    ) -> tuple[list[Event], list[Outcome], list[Shadow]]:
+        """What every row keeps of a landed round, and what that says of the drafts."""
         events: list[Event] = []
+        outcomes: list[Outcome] = []
+        judged: list[Shadow] = []
         offset = 0
         for index, sequence in enumerate(flight.sequences):
             length = flight.draft.lengths[index]
@@ -217,48 +265,67 @@ class Engine:
             except Exception as error:  # of the request's own is_end: no other row is to blame
                 events.append(self._fail(sequence, error))
                 continue
+            start = len(sequence.tokens)
             commit(self.cache, sequence, kept, states)
             self.counters.count(len(drafted), kept)
+            if drafted:
+                outcomes.append(_outcome(sequence, drafted, kept))
+            if kept.accepted == len(drafted):
+                self._shadows.keep(sequence, start, len(drafted), verdict.proposed[index])
+            judged += self._shadows.judge(sequence, is_over=kept.reason is not None)
             where = origins(kept, length)
             tokens = Tokens(sequence.id, kept.tokens, where, tuple(drafted), kept.accepted)
             events.append(tokens)
             if kept.reason is not None:
                 events.append(self._finish(sequence, kept.reason))
-        return events
+        return events, outcomes, judged
 
-    def _launch(self) -> Flight | None:
+    def _seen(self, verdict: Verdict) -> SeenExperts | None:
+        """The router's report of a round, per layer with experts."""
+        layers = self.target.config.num_expert_layers
+        if verdict.experts is None:
+            return None
+        return SeenExperts(verdict.experts.pending / layers, verdict.experts.all / layers)
+
+    def _launch(self) -> Airborne | None:
         running = tuple(s for s in self.sequences if s.is_running)
         if not running:
             return None
-        lengths = tuple(self._draft_length(s) for s in running)
-        draft = Draft(lengths)
-        if self.drafter is not None and any(lengths):
-            draft = propose(self.target, self.drafter, self.cache, running, lengths)
-        return launch(self.target, self.cache, running, draft)
+        self._clock.begin()
+        decision = self.planner.plan(tuple(self._input(s) for s in running))
+        draft = Draft(decision.lengths)
+        if self.drafter is not None and not decision.is_plain:
+            made = propose(self.target, self.drafter, self.cache, running, decision.made)
+            draft = replace(made, lengths=decision.lengths, made=decision.made)
+        return Airborne(launch(self.target, self.cache, running, draft), decision)
 
-    def _run_ahead(self, flight: Flight) -> Flight | None:
+    def _run_ahead(self, air: Airborne) -> Airborne | None:
         """The next plain round, queued before this one lands; None where rows draft or join."""
+        flight = air.flight
         running = {s.id for s in self.sequences if s.is_running}
-        if any(flight.draft.lengths) or running - {s.id for s in flight.sequences}:
+        if not air.decision.is_plain or running - {s.id for s in flight.sequences}:
             return None
-        keep = []
-        for index, sequence in enumerate(flight.sequences):
-            if sequence.id not in running or sequence.remaining <= 1:
-                continue
-            if self._wants_drafts(sequence) and sequence.remaining > 2:
-                return None
-            keep.append(index)
-        return launch_behind(flight, self.target, self.cache, tuple(keep)) if keep else None
+        keep = tuple(
+            index
+            for index, sequence in enumerate(flight.sequences)
+            if sequence.id in running and sequence.remaining > 1
+        )
+        if not keep:
+            return None
+        rows = tuple(self._input(flight.sequences[index], in_the_air=1) for index in keep)
+        decision = self.planner.plan(rows)
+        if not decision.is_plain:
+            return None
+        return Airborne(launch_behind(flight, self.target, self.cache, keep), decision)
 
-    def _wants_drafts(self, sequence: Sequence) -> bool:
-        asked = sequence.request.num_draft_tokens > 0
-        return self.drafter is not None and asked and sequence.parked is None
-
-    def _draft_length(self, sequence: Sequence) -> int:
-        """Drafts of this row in the next round: as asked, and no more than it can still emit."""
-        if not self._wants_drafts(sequence):
-            return 0
-        return min(sequence.request.num_draft_tokens, sequence.remaining - 1)
+    def _input(self, sequence: Sequence, in_the_air: int = 0) -> RowInput:
+        """The row for the planner: no more drafts than it can still emit, its own token besides."""
+        asked = sequence.request.num_draft_tokens
+        cap = 0
+        if self.drafter is not None and sequence.parked is None:
+            room = sequence.remaining - in_the_air - 1
+            cap = max(min(self.planner.k_max if asked is None else asked, room), 0)
+        return RowInput(sequence.id, cap, is_command=asked is not None)
 
     def _note_fault(self, sequence: Sequence, has_fault: bool) -> None:
         sequence.drafter_faults += has_fault
@@ -266,8 +333,11 @@ class Engine:
             sequence.parked = f"the drafter gave unusable proposals {MAX_DRAFTER_FAULTS} times"
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Event:
+        parked = sequence.parked
+        if parked is None and sequence.request.num_draft_tokens is None and self._decision:
+            parked = self._decision.reason
         self._free(sequence)
-        return Finished(sequence.id, reason, sequence.parked)
+        return Finished(sequence.id, reason, parked)
 
     def _refuse(self, sequence: Sequence, drafted: list[int]) -> list[Event]:
         """Drop a row's round with NaN or infinity in it. Drafts may have caused what the plain text
@@ -287,3 +357,12 @@ class Engine:
         self.cache.release(sequence.slot, wipe=wipe)
         self.memory.release(sequence.slot)
         self.slots[sequence.slot] = None
+        self._shadows.drop(sequence)
+        self._left.append(sequence.id)
+        self._clock.disturb()
+
+
+def _outcome(sequence: Sequence, drafted: list[int], kept: Commit) -> Outcome:
+    """What a round says of a row's drafts; of those behind the end of the reply it says nothing."""
+    is_cut = kept.reason is not None and kept.accepted == len(kept.tokens)
+    return Outcome(sequence.id, kept.accepted if is_cut else len(drafted), kept.accepted)

@@ -10,6 +10,7 @@ never waits for the host; what a finished row computed in vain lies beyond its l
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import mlx.core as mx
 import numpy as np
@@ -22,6 +23,7 @@ from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.choose import Choice, choose
 from mtp_mlx.model.drafter import Drafts
 from mtp_mlx.model.head import Logits
+from mtp_mlx.model.routes import Distinct, Routes
 from mtp_mlx.model.target import Target
 from mtp_mlx.model.view import draft_view
 from mtp_mlx.request import FinishReason, Origin
@@ -29,20 +31,28 @@ from mtp_mlx.request import FinishReason, Origin
 
 @dataclass(frozen=True)
 class Draft:
-    """Proposals on the device: tokens [b, depth] for the drafting rows; `lengths[i]` for all rows.
+    """Proposals on the device: tokens [b, depth] for the drafting rows.
 
-    `is_sound` [b, depth] is false from a row's first proposal that came from NaN or infinity, or
-    names no token of the vocabulary.
+    By row, `lengths` are verified of the `made` ones (None: all); the rest are shadows, which are
+    read and compared later. `is_sound` [b, depth] is false from a row's first proposal that came
+    from NaN or infinity, or names no token of the vocabulary.
     """
 
     lengths: tuple[int, ...]
     tokens: mx.array | None = None
     is_sound: mx.array | None = None
+    made: tuple[int, ...] | None = None
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Proposals made, by row."""
+        return self.lengths if self.made is None else self.made
 
 
 @dataclass(frozen=True)
 class Flight:
-    """A round queued on the device. `report` packs all that the host reads of it."""
+    """A round queued on the device. `report` packs all that the host reads of it; `has_routes`:
+    the experts that its forward read among it."""
 
     sequences: tuple[Sequence, ...]
     rows: tuple[Row, ...]
@@ -50,16 +60,23 @@ class Flight:
     chosen: mx.array
     hidden: mx.array
     report: mx.array
+    has_routes: bool = False
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A landed round, host ids by row: drafted[i] has k_i of them, chosen[i] has k_i + 1."""
+    """A landed round, host ids by row: drafted[i] has k_i of them, chosen[i] has k_i + 1.
+
+    `proposed[i]` are all sound drafts, verified or not. `experts`: distinct experts that the
+    forward read, summed over its layers, None where it has none.
+    """
 
     drafted: list[list[int]]
     chosen: list[list[int]]
     is_finite: list[bool]
     has_fault: list[bool]
+    proposed: list[list[int]]
+    experts: Distinct | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,10 @@ def propose(
     sequences: tuple[Sequence, ...],
     lengths: tuple[int, ...],
 ) -> Draft:
-    """Draft tokens for every row with lengths[i] > 0, chosen with the target's own noise."""
+    """Draft tokens for every row with lengths[i] > 0, chosen with the target's own noise.
+
+    A row leaves the drafter's batch when it has its drafts; its places behind them hold 0.
+    """
     drafting = [s for s, length in zip(sequences, lengths, strict=True) if length]
     if not drafting:
         return Draft(lengths)
@@ -87,17 +107,34 @@ def propose(
     hidden = mx.stack([_hidden(s) for s in drafting])  # [b, D]
     sound = mx.ones(tokens.shape, mx.bool_)
     vocab = target.config.vocab_size
+    wanted = [length for length in lengths if length]
+    active = list(range(len(drafting)))
     drafted, soundness = [], []
     for depth in range(max(lengths)):
+        if any(wanted[index] == depth for index in active):
+            keep = [at for at, index in enumerate(active) if wanted[index] > depth]
+            active = [active[at] for at in keep]
+            view = view.narrowed(keep)
+            place = mx.array(keep)
+            tokens, hidden, sound = tokens[place], hidden[place], sound[place]
         logits, hidden = drafter.step(target.embed(tokens), hidden, view)
-        samplings = [s.request.sampling for s in drafting]
-        places = [len(s.tokens) + depth for s in drafting]
+        samplings = [drafting[index].request.sampling for index in active]
+        places = [len(drafting[index].tokens) + depth for index in active]
         tokens = choose(logits, Choice(samplings, places))
         sound = sound & _is_sound(logits, tokens, vocab)
         tokens = mx.where(sound, tokens, 0)
-        drafted.append(tokens)
-        soundness.append(sound)
+        drafted.append(_spread(tokens, active, len(drafting)))
+        soundness.append(_spread(sound, active, len(drafting)))
     return Draft(lengths, mx.stack(drafted, axis=1), mx.stack(soundness, axis=1))
+
+
+def _spread(values: mx.array, places: list[int], length: int) -> mx.array:
+    """Values [n] at their places among `length`, zeros elsewhere."""
+    if len(places) == length:
+        return values
+    spread = mx.zeros((length,), values.dtype)
+    spread[mx.array(places)] = values
+    return spread
 
 
 def _is_sound(logits: Logits, tokens: mx.array, vocab_size: int) -> mx.array:
@@ -121,7 +158,7 @@ def launch(target: Target, cache: Cache, sequences: tuple[Sequence, ...], draft:
 
 def launch_behind(flight: Flight, target: Target, cache: Cache, keep: tuple[int, ...]) -> Flight:
     """Queue the plain round after a plain flight that has not landed, for its rows `keep`."""
-    assert max(flight.draft.lengths) == 0, "only plain rounds run ahead"
+    assert not any(flight.draft.counts), "only plain rounds run ahead"
     sequences = tuple(flight.sequences[i] for i in keep)
     rows = tuple(Row(flight.rows[i].slot, flight.rows[i].end, 1) for i in keep)
     is_same = len(keep) == len(flight.sequences)
@@ -137,7 +174,8 @@ def _queue(
     draft: Draft,
     tokens: mx.array,
 ) -> Flight:
-    hidden = target(Batch.of(rows, tokens), cache)  # [N, D]
+    routes = Routes() if target.config.num_expert_layers else None
+    hidden = target(Batch.of(rows, tokens), cache, routes)  # [N, D]
     logits = target.logits(hidden)
     samplings = [
         s.request.sampling for s, r in zip(sequences, rows, strict=True) for _ in range(r.length)
@@ -147,9 +185,17 @@ def _queue(
     parts = [chosen, is_finite(hidden, logits).astype(mx.int32)]
     if draft.tokens is not None and draft.is_sound is not None:
         parts += [draft.tokens.reshape(-1), draft.is_sound.reshape(-1).astype(mx.int32)]
+    if routes is not None:
+        parts.append(routes.distinct(first_tokens(rows)))
     report = mx.concatenate(parts)
     mx.async_eval(report, hidden)
-    return Flight(sequences, rows, draft, chosen, hidden, report)
+    return Flight(sequences, rows, draft, chosen, hidden, report, routes is not None)
+
+
+def first_tokens(rows: tuple[Row, ...]) -> list[int]:
+    """Where each row's pending token lies among the packed tokens."""
+    ends = accumulate(row.length for row in rows)
+    return [end - row.length for end, row in zip(ends, rows, strict=True)]
 
 
 def is_finite(hidden: mx.array, logits: mx.array) -> mx.array:
@@ -163,10 +209,10 @@ def _packed(pending: mx.array, draft: Draft) -> mx.array:
         return pending
     num_rows, depth = len(draft.lengths), draft.tokens.shape[1]
     index, drafting = [], 0
-    for row, length in enumerate(draft.lengths):
+    for row, (length, made) in enumerate(zip(draft.lengths, draft.counts, strict=True)):
         index.append(row)
         index.extend(num_rows + drafting * depth + i for i in range(length))
-        drafting += length > 0
+        drafting += made > 0
     every = mx.concatenate([pending, draft.tokens.reshape(-1)])
     return every[mx.array(np.array(index, dtype=np.int32))]
 
@@ -174,19 +220,25 @@ def _packed(pending: mx.array, draft: Draft) -> mx.array:
 def land(flight: Flight) -> Verdict:
     """Wait for a flight and read it: the one host sync of a round."""
     report = read_ints(flight.report)
-    lengths = flight.draft.lengths
+    experts = None
+    if flight.has_routes:
+        *report, pending, every = report
+        experts = Distinct(pending, every)
+    lengths, counts = flight.draft.lengths, flight.draft.counts
     num_tokens = sum(lengths) + len(lengths)
     chosen, finite = report[:num_tokens], report[num_tokens : 2 * num_tokens]
     proposals = report[2 * num_tokens :]
-    depth = max(lengths)
+    depth = max(counts)
     sound = proposals[len(proposals) // 2 :]
-    verdict = Verdict([], [], [], [])
+    verdict = Verdict([], [], [], [], [], experts)
     at, drafting = 0, 0
-    for length in lengths:
+    for length, made in zip(lengths, counts, strict=True):
         start = drafting * depth
-        drafting += length > 0
+        drafting += made > 0
         verdict.drafted.append(proposals[start : start + length])
-        verdict.has_fault.append(not all(sound[start : start + length]))
+        verdict.has_fault.append(not all(sound[start : start + made]))
+        num_sound = [*sound[start : start + made], 0].index(0)
+        verdict.proposed.append(proposals[start : start + num_sound])
         verdict.chosen.append(chosen[at : at + length + 1])
         verdict.is_finite.append(all(finite[at : at + length + 1]))
         at += length + 1

@@ -1,18 +1,32 @@
 """What an engine has done since it began."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from mtp_mlx.engine.policy import SeenExperts
 from mtp_mlx.engine.round import Commit
 
 
 @dataclass
 class Counters:
-    """Rows of rounds, drafts proposed and accepted, and tokens emitted by rounds."""
+    """Rounds, their rows and tokens N; drafts proposed and accepted, tokens emitted.
 
+    Where the model has experts, sums over forwards of experts a layer: `experts` distinct ones;
+    those that rows beyond the first asked for and the new ones among them; the same of drafts.
+    """
+
+    rounds: int = 0
+    plain_rounds: int = 0
+    verified: int = 0
     rows: int = 0
     drafted: int = 0
     accepted: int = 0
     tokens: int = 0
+    experts: float = 0.0
+    asked_by_rows: float = 0.0
+    new_by_rows: float = 0.0
+    asked_by_drafts: float = 0.0
+    new_by_drafts: float = 0.0
 
     def count(self, drafted: int, kept: Commit) -> None:
         """One row of one round."""
@@ -20,3 +34,40 @@ class Counters:
         self.drafted += drafted
         self.accepted += kept.accepted
         self.tokens += len(kept.tokens)
+
+    def count_round(self, num_rows: int, num_tokens: int) -> None:
+        """One round."""
+        self.rounds += 1
+        self.plain_rounds += num_rows == num_tokens
+        self.verified += num_tokens
+
+    def count_experts(
+        self, num_rows: int, num_tokens: int, seen: SeenExperts, top_k: float
+    ) -> None:
+        """What the router chose in one round, `top_k` experts a token."""
+        self.experts += seen.all
+        self.asked_by_rows += top_k * (num_rows - 1)
+        self.new_by_rows += seen.pending - top_k
+        self.asked_by_drafts += top_k * (num_tokens - num_rows)
+        self.new_by_drafts += seen.all - seen.pending
+
+    def to_stats(self) -> dict[str, Any]:
+        """The fields of reply.EngineStats that are counted here."""
+        has_experts = self.experts > 0
+        return {
+            "rounds": self.rounds,
+            "plain_rounds": self.plain_rounds,
+            "verified": self.verified,
+            "rows": self.rows,
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+            "tokens": self.tokens,
+            "experts_per_layer": self.experts / self.rounds if has_experts else None,
+            "expert_overlap_rows": _shared(self.asked_by_rows, self.new_by_rows),
+            "expert_overlap_drafts": _shared(self.asked_by_drafts, self.new_by_drafts),
+        }
+
+
+def _shared(asked: float, new: float) -> float | None:
+    """The share of what was asked for that was there already; None where nothing was asked."""
+    return 1 - new / asked if asked else None

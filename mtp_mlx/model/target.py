@@ -15,6 +15,7 @@ from mtp_mlx.model.batch import Batch
 from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.ffn import MLP, gelu_tanh, make_experts
 from mtp_mlx.model.head import tied_head
+from mtp_mlx.model.routes import Routes
 from mtp_mlx.model.view import View, target_view
 from mtp_mlx.model.weights import fill
 
@@ -25,6 +26,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, spec: LayerSpec, width: int, eps: float, per_layer_dim: int = 0) -> None:
         super().__init__()
         self.has_experts = spec.experts is not None
+        self.num_experts = 0 if spec.experts is None else spec.experts.num_experts
         self.self_attn = Attention(spec, width, eps)
         self.mlp = MLP(width, spec.ffn_dim)
         self.input_layernorm = nn.RMSNorm(width, eps=eps)
@@ -42,21 +44,29 @@ class DecoderLayer(nn.Module):
             self.per_layer_projection = nn.Linear(per_layer_dim, width, bias=False)
             self.post_per_layer_input_norm = nn.RMSNorm(width, eps=eps)
 
-    def __call__(self, x: mx.array, view: View, per_layer: mx.array | None = None) -> mx.array:
-        """x [N, D], per_layer [N, d] or None -> [N, D]."""
+    def __call__(
+        self,
+        x: mx.array,
+        view: View,
+        per_layer: mx.array | None = None,
+        routes: Routes | None = None,
+    ) -> mx.array:
+        """x [N, D], per_layer [N, d] or None -> [N, D]; `routes` is told the experts chosen."""
         attended = self.self_attn(self.input_layernorm(x), view)
         residual = x + self.post_attention_layernorm(attended)
-        out = residual + self.post_feedforward_layernorm(self._feed_forward(residual))
+        out = residual + self.post_feedforward_layernorm(self._feed_forward(residual, routes))
         if per_layer is not None:
             gated = gelu_tanh(self.per_layer_input_gate(out)) * per_layer
             out = out + self.post_per_layer_input_norm(self.per_layer_projection(gated))
         return out * self.layer_scalar
 
-    def _feed_forward(self, residual: mx.array) -> mx.array:
+    def _feed_forward(self, residual: mx.array, routes: Routes | None) -> mx.array:
         dense = self.mlp(self.pre_feedforward_layernorm(residual))
         if not self.has_experts:
             return dense
         ids, weights = self.router(residual)
+        if routes is not None:
+            routes.add(ids, self.num_experts)
         routed = self.experts(self.pre_feedforward_layernorm_2(residual), ids, weights)
         return self.post_feedforward_layernorm_1(dense) + self.post_feedforward_layernorm_2(routed)
 
@@ -97,13 +107,16 @@ class Target(nn.Module):
         scale = mx.array(self.config.hidden_size**0.5, self.dtype)
         return self.embed_tokens(tokens) * scale
 
-    def __call__(self, batch: Batch, cache: Cache) -> mx.array:
-        """Hidden states [N, D] after the final norm; K/V are written provisionally."""
+    def __call__(self, batch: Batch, cache: Cache, routes: Routes | None = None) -> mx.array:
+        """Hidden states [N, D] after the final norm; K/V are written provisionally.
+
+        `routes` is told which experts each layer chose.
+        """
         view = target_view(cache, batch)
         x = self.embed(batch.tokens)
         per_layer = self._per_layer_inputs(batch.tokens, x)
         for index, layer in enumerate(self.layers):
-            x = layer(x, view, None if per_layer is None else per_layer[:, index])
+            x = layer(x, view, None if per_layer is None else per_layer[:, index], routes)
         return self.norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:

@@ -78,10 +78,19 @@ class View:
         self.positions = positions
         self.is_chunk = is_chunk
         self.extra_keys = extra_keys
+        self.whole = self  # the view that this one was narrowed from
         self._angles: dict[RopeSpec, Angles] = {}
         self._full_masks: list[mx.array] | None = None
         self._window_plans: dict[tuple[int, int], WindowPlan] = {}
         self._chunks: dict[int, tuple[mx.array, mx.array]] = {}
+
+    def narrowed(self, keep: list[int]) -> "View":
+        """The same access for some of the rows, by their places in this view, in order."""
+        rows = tuple(self.rows[index] for index in keep)
+        positions = self.positions[mx.array(keep)]
+        view = View(self.cache, rows, positions, extra_keys=self.extra_keys)
+        view.whole = self.whole
+        return view
 
     def angles(self, spec: RopeSpec) -> Angles:
         """Rotary angles of this forward's positions for one layer kind."""

@@ -39,7 +39,14 @@ from mtp_mlx.reference.drafter import Drafts
 from mtp_mlx.reference.head import Logits
 from mtp_mlx.reference.target import Target
 from mtp_mlx.reference.view import draft_view
-from mtp_mlx.request import Origin, Request, Sampling, check_request, check_token_ids
+from mtp_mlx.request import (
+    AUTO_DRAFT_TOKENS,
+    Origin,
+    Request,
+    Sampling,
+    check_request,
+    check_token_ids,
+)
 
 # Prompt tokens in one forward where the caller has no wish.
 CHUNK = 256
@@ -104,14 +111,16 @@ def speculative_decode(
     which the target's output for a token to be emitted is not finite.
     """
     limit = _token_limit(target, request)
-    cache = target.new_cache(1, request.num_draft_tokens + 1)
+    asked = request.num_draft_tokens
+    depth = AUTO_DRAFT_TOKENS if asked is None else asked  # there is no policy here
+    cache = target.new_cache(1, depth + 1)
     hidden = prefill(target, cache, request.prompt, chunk)[-1]
     token = choose_token(target, hidden, request.sampling, cache.lengths[SLOT])
     seed = Seed(token, hidden)
     emitted, is_over = 1, _ends(request, token)
     yield Round((token,), ("prefill",), drafts=(), accepted=0)
     while not is_over and emitted < limit:
-        most = min(request.num_draft_tokens, limit - emitted - 1)
+        most = min(depth, limit - emitted - 1)
         drafts: list[int] = []
         if drafter is not None and most:
             drafts = draft(target, drafter, cache, seed, most, request.sampling)

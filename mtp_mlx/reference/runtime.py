@@ -42,7 +42,8 @@ class NumpyEngine:
         self.drafter = drafter
         self.max_num_seqs = max_num_seqs
         self._rows: deque[_Row] = deque()
-        self._counts = {"rows": 0, "drafted": 0, "accepted": 0, "tokens": 0}
+        names = ("rounds", "plain_rounds", "verified", "rows", "drafted", "accepted", "tokens")
+        self._counts = dict.fromkeys(names, 0)
         self._next_id = 0
 
     @property
@@ -74,7 +75,11 @@ class NumpyEngine:
             waiting=len(self._rows) - running,
             kv_reserved_bytes=0,
             kv_budget_bytes=None,
+            decision=None,
             **self._counts,
+            experts_per_layer=None,
+            expert_overlap_rows=None,
+            expert_overlap_drafts=None,
         )
 
     def step(self) -> list[Event]:
@@ -110,7 +115,8 @@ class NumpyEngine:
 
     def _count(self, done: Round) -> None:
         if done.origins[0] != "prefill":
-            counts = (1, done.drafted, done.accepted, len(done.ids))
+            drafted, tokens = done.drafted, len(done.ids)
+            counts = (1, not drafted, drafted + 1, 1, drafted, done.accepted, tokens)
             for name, count in zip(self._counts, counts, strict=True):
                 self._counts[name] += count
 

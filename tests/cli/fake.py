@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +16,7 @@ import mtp_mlx.api
 from mtp_mlx.backends import Pair
 from mtp_mlx.cli.main import main
 from mtp_mlx.errors import NumericalError
-from mtp_mlx.reply import Chunk, Reply, SpecStats, Timings, Token, Usage
+from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
 
 
 class FakeStream:
@@ -62,6 +63,12 @@ class FakeLLM:
 
     def peak_memory_bytes(self) -> int:
         return 3 << 20
+
+    def stats(self) -> EngineStats:
+        counts = dict.fromkeys((field.name for field in fields(EngineStats)), 0)
+        shares = {"experts_per_layer": 5.25, "expert_overlap_drafts": 0.375}
+        texts = {"decision": "drafts 3,2", "expert_overlap_rows": None}
+        return EngineStats(**(counts | shares | texts))  # ty: ignore[invalid-argument-type]
 
     def __enter__(self) -> "FakeLLM":
         return self

@@ -31,6 +31,8 @@ tokens/s        12.0
 drafts accepted 3 of 6
 by position     2/2 1/2 0/2
 tokens a round  2.50
+last round      drafts 3,2
+experts a layer 5.2; 38% of the drafts' choices read anyway
 seed            5
 peak memory     3.0 MiB
 """

@@ -166,10 +166,13 @@ def budget_not_cut() -> AbstractContextManager:
         is_full = len(kept.tokens) >= limit.remaining and kept.reason is None
         return replace(kept, reason="length") if is_full else kept
 
-    def draft_length(self, row):
-        return row.request.num_draft_tokens if self._wants_drafts(row) else 0
+    row_input = engine.Engine._input
 
-    lengths = patch.object(engine.Engine, "_draft_length", draft_length)
+    def uncut(self, row, in_the_air=0):
+        made = row_input(self, row, in_the_air)
+        return replace(made, cap=row.request.num_draft_tokens) if made.cap else made
+
+    lengths = patch.object(engine.Engine, "_input", uncut)
     return _both(swapped(original, accept), lengths)
 
 

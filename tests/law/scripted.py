@@ -86,7 +86,9 @@ class ScriptedTarget:
     def embed(self, tokens: mx.array) -> mx.array:
         return self.one_hot[tokens]
 
-    def __call__(self, batch: Batch, cache: Cache) -> mx.array:
+    dtype = mx.float32
+
+    def __call__(self, batch: Batch, cache: Cache, routes: None = None) -> mx.array:
         target_view(cache, batch)
         return self.embed(batch.tokens)
 

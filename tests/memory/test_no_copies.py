@@ -12,8 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mtp_mlx.engine.engine import MAX_DRAFTER_FAULTS, Engine
-from mtp_mlx.engine.round import Flight
+from mtp_mlx.engine.engine import MAX_DRAFTER_FAULTS, Airborne, Engine
 from mtp_mlx.model.cache import FullLayer, WindowLayer
 from mtp_mlx.request import Request, Sampling, Tokens
 from tests.memory.long_context import (
@@ -71,7 +70,7 @@ def test_no_buffer_moves_while_rows_run(model: str, mode: str) -> None:
 def test_plain_steps_run_ahead_in_this_measurement() -> None:
     engine = engine_at(*make_pair(SMALL), (1024,), 0)
     engine.step()
-    assert isinstance(engine._flight, Flight)
+    assert isinstance(engine._air, Airborne)
 
 
 def _plain_behind_drafts(shape: Shape, length: int) -> Engine:
