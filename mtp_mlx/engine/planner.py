@@ -6,6 +6,7 @@ The engine gives the rows with their caps before a round, and what came of it af
 from dataclasses import dataclass
 from typing import Protocol
 
+from mtp_mlx.config import TargetConfig
 from mtp_mlx.engine import policy
 from mtp_mlx.engine.policy import (
     Allocation,
@@ -19,6 +20,10 @@ from mtp_mlx.engine.policy import (
     Timing,
 )
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
+
+
+# Queries times heads of a group that one fused attention call takes (MLX 0.32, Metal).
+FUSED_HEADS = 32
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,18 @@ class Decision:
         if self.allocation is None:
             return f"drafts {','.join(map(str, self.lengths))}"
         return str(self.allocation)
+
+
+def most_drafts(config: TargetConfig, *, on_gpu: bool) -> int:
+    """Most drafts a round that are worth considering: fused attention takes a few queries a row.
+
+    MLX's vector attention on a GPU takes at most 8 queries of one row, and at most 32 with all
+    query heads of a K/V head; a deeper block leaves it. On a CPU there is no such limit.
+    """
+    if not on_gpu:
+        return MAX_DRAFT_TOKENS
+    queries = [FUSED_HEADS // (s.heads // s.kv_heads) for s in config.layers if s.window]
+    return max(min(MAX_DRAFT_TOKENS + 1, *queries) - 1, 1)
 
 
 class Planner(Protocol):

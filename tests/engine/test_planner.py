@@ -7,7 +7,7 @@ import pytest
 
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.engine.invariants import check_invariants
-from mtp_mlx.engine.planner import Decision, PolicyPlanner
+from mtp_mlx.engine.planner import Decision, PolicyPlanner, most_drafts
 from mtp_mlx.engine.policy import Calibration, Experts, Outcome, RowInput, Shadow, Timing
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Request, Sampling
 from tests.exact import pairs
@@ -194,3 +194,14 @@ def test_a_model_without_experts_reports_none():
     stats = engine.stats()
     assert stats.experts_per_layer is stats.expert_overlap_rows is None
     assert stats.rounds == engine.counters.rounds > 0
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "expected"), [(8, 1, 3), (8, 2, 7), (16, 8, 7), (64, 1, 1)]
+)
+def test_fused_attention_bounds_the_depth_on_a_gpu(heads, kv_heads, expected):
+    config = golden_pair("12b").target.config
+    layers = tuple(replace(layer, heads=heads, kv_heads=kv_heads) for layer in config.layers)
+    config = replace(config, layers=layers)
+    assert most_drafts(config, on_gpu=True) == expected
+    assert most_drafts(config, on_gpu=False) == MAX_DRAFT_TOKENS
