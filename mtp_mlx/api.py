@@ -120,8 +120,11 @@ class LLM:
 
     @property
     def note(self) -> str | None:
-        """Why there is no drafter where one was looked for, in one line."""
-        return self.pair.note
+        """What a user should know, in one line: why there is no drafter where one was looked for,
+        or why its calibration is not kept."""
+        if self.pair.note is not None:
+            return self.pair.note
+        return self._worker.call(lambda runtime, _: runtime.note)
 
     @property
     def has_chat_template(self) -> bool:

@@ -36,10 +36,15 @@ class EngineLike(Protocol):
 
 
 class Runtime(Protocol):
-    """A loaded pair. Used from the thread that loaded it."""
+    """A loaded pair. Used from the thread that loaded it.
+
+    `note`: what a user should know about its calibration, in one line.
+    """
 
     @property
     def has_drafter(self) -> bool: ...
+    @property
+    def note(self) -> str | None: ...
     def close(self) -> None: ...
     def new_engine(self) -> EngineLike: ...
     def peak_memory_bytes(self) -> int: ...

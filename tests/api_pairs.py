@@ -60,6 +60,7 @@ class OracleRuntime:
     """The golden target with a drafter that knows texts[i], the plain reply of request i + 1."""
 
     has_drafter = True
+    note = None
 
     def __init__(self, target: Target, texts: Sequence[Sequence[int]], script: Script) -> None:
         self.engine = Engine(target, None, max_num_seqs=8)

@@ -1,6 +1,12 @@
-"""One line at the end of a run: how many cases of the exactness law were compared."""
+"""No calibration in the whole suite, and one line at the end of a run: how many cases of the
+exactness law were compared."""
 
+import os
 from collections import Counter
+
+# Before anything is loaded, and for the processes that tests start. Tests of calibrations switch
+# it on, with a folder of their own.
+os.environ["MTP_MLX_CALIBRATION"] = "off"
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -282,9 +282,11 @@ def test_attention_over_the_cache_after_any_history(seed):
         check(*views, num_tokens)
 
     def draft(slots):
-        for extra_keys in (0, 1):
-            ours = view.draft_view(both.ours, slots, extra_keys)
-            theirs = np_view.draft_view(both.theirs, slots, extra_keys)
+        for extra_keys, back in ((0, 0), (1, 0), (0, 1)):
+            ours = view.draft_view(both.ours, slots, extra_keys, back)
+            theirs = np_view.draft_view(both.theirs, slots, extra_keys, back)
+            lengths = [both.ours.lengths[slot] for slot in slots]
+            assert theirs.positions.tolist() == [length - back for length in lengths]
             assert np.array(ours.positions).tolist() == theirs.positions.tolist()
             check(ours, theirs, len(slots))
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
     "demo": ("mtp_mlx.cli.demo", "Show the built-in pairs and their drafters at work."),
     "generate": ("mtp_mlx.cli.generate", "Write a reply to a prompt."),
+    "tune": ("mtp_mlx.cli.tune", "Measure what drafting costs here, and keep it for later."),
     "verify": ("mtp_mlx.cli.verify", "Prove that drafts and neighbours change no text here."),
 }
 STDOUT, STDERR = 1, 2

@@ -14,6 +14,7 @@ from mtp_mlx.reply import Chunk
 from mtp_mlx.text.visible import visible
 
 RESET = "\x1b[0m"
+ERASE_LINE = "\r\x1b[K"
 
 Mark = Callable[[str], str]
 
@@ -26,6 +27,12 @@ def is_terminal() -> bool:
 def can_style() -> bool:
     """May stdout be styled? Only a terminal, no dumb one, without NO_COLOR (no-color.org)."""
     return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def show_progress(message: str) -> None:
+    """The one line on stderr that says what is done now; nothing where that is no terminal."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(ERASE_LINE + message, end="", file=sys.stderr, flush=True)
 
 
 def tint(text: str) -> str:

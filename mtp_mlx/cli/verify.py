@@ -4,7 +4,6 @@ Exit code 3 where texts part and rounding does not explain it.
 """
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from mtp_mlx.cli.demo import EXIT_DIFFERENT
 from mtp_mlx.cli.options import Grouped, is_count, model_names, option
 from mtp_mlx.cli.prompt import read_lines
 from mtp_mlx.cli.stats import aligned
+from mtp_mlx.cli.terminal import show_progress
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from mtp_mlx.text.visible import visible
 from mtp_mlx.verdict import LEVELS, Divergence, VerifyReport
@@ -26,7 +26,6 @@ BATCH_SIZES, TOKENS = [1, 2, 3, 4, 8], 64
 # With --quick: every third prompt, and these where they are not given.
 QUICK_SIZES, QUICK_TOKENS, QUICK_STRIDE = [1, 4], 24, 3
 SHOWN = 5  # divergences printed of each sort
-ERASE_LINE = "\r\x1b[K"
 
 
 class Sizes(click.ParamType):
@@ -105,10 +104,10 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
                 max_tokens=tokens,
                 batch_sizes=sizes,
                 num_draft_tokens=given["num_draft_tokens"],
-                progress=_show_progress,
+                progress=show_progress,
             )
         finally:
-            _show_progress("")
+            show_progress("")
         print(json.dumps(_body(llm, report)) if as_json else _describe(llm, report))
     context.exit(EXIT_DIFFERENT if report.faults else 0)
 
@@ -117,12 +116,6 @@ def _extent(given: dict[str, Any]) -> tuple[list[int], int]:
     """Batch sizes and new tokens: as given, else what --quick sets, else the defaults."""
     sizes, tokens = (QUICK_SIZES, QUICK_TOKENS) if given["quick"] else (BATCH_SIZES, TOKENS)
     return given["batch"] or sizes, given["tokens"] or tokens
-
-
-def _show_progress(message: str) -> None:
-    """The one line on stderr that says what is done now; nothing where that is no terminal."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        print(ERASE_LINE + message, end="", file=sys.stderr, flush=True)
 
 
 def _body(llm: "LLM", report: VerifyReport) -> dict[str, Any]:

@@ -2,14 +2,20 @@
 
 import gc
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
+from mtp_mlx import calibration_file
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
-from mtp_mlx.engine import blocks, forced
+from mtp_mlx.engine import blocks, forced, positions
+from mtp_mlx.engine.calibrate import measure
+from mtp_mlx.engine.calibrated import Calibrated, Source, load_or_calibrate
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
+from mtp_mlx.engine.policy import Calibration
+from mtp_mlx.measured import Measured, PositionScore
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
 from mtp_mlx.verdict import Rounding, Text
 
@@ -28,14 +34,34 @@ class MlxRuntime:
         self._target = load_target(target, compute)
         self._drafter = None if drafter is None else load_drafter(drafter, compute)
         self._max_num_seqs = max_num_seqs
+        self._source: Source | None = None
+        if drafter is not None and self._drafter is not None:
+            files = (target, drafter)
+            self._source = Source(self._target, self._drafter, files, max_num_seqs)
+        self._may_calibrate = calibration_file.is_on()
+        self._calibrated: Calibrated | None = None
 
     @property
     def has_drafter(self) -> bool:
         return self._drafter is not None
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What rounds take on this machine, read or measured when first asked for.
+
+        None without a drafter, and where MTP_MLX_CALIBRATION is off.
+        """
+        if self._calibrated is None and self._source is not None and self._may_calibrate:
+            self._calibrated = load_or_calibrate(self._source, calibration_file.cache_folder())
+        return None if self._calibrated is None else self._calibrated.calibration
+
+    @property
+    def note(self) -> str | None:
+        return None if self._calibrated is None else self._calibrated.note
+
     def close(self) -> None:
         """Give the memory of the weights back to the system; the thread is done with MLX."""
-        del self._target, self._drafter
+        del self._target, self._drafter, self._source
         gc.collect()
         mx.clear_cache()
         mx.clear_streams()
@@ -61,3 +87,26 @@ class MlxRuntime:
     def propose(self, ids: Sequence[int], count: int) -> list[int]:
         assert self._drafter is not None
         return forced.drafts(self._target, self._drafter, ids, count, PREFILL_CHUNK)
+
+    def measure_costs(
+        self, max_seconds: float, repeats: int, progress: Callable[[str], None]
+    ) -> Measured:
+        assert self._source is not None
+        return measure(self._source.bench(), max_seconds, repeats, progress)
+
+    def compare_positions(
+        self, texts: Sequence[Text], progress: Callable[[str], None]
+    ) -> tuple[PositionScore, ...]:
+        assert self._drafter is not None
+        return positions.compare(self._target, self._drafter, texts, PREFILL_CHUNK, progress)
+
+    def calibration_key(self) -> calibration_file.Key:
+        assert self._source is not None
+        return self._source.key()
+
+    def keep_calibration(self, calibration: Calibration) -> Path:
+        """Keep it for later loads, and use it from now on. Raises OSError."""
+        folder, slots = calibration_file.cache_folder(), self._max_num_seqs
+        path = calibration_file.write(folder, self.calibration_key(), slots, calibration)
+        self._calibrated = Calibrated(calibration)
+        return path

@@ -51,13 +51,18 @@ def target_view(cache: Cache, batch: Batch) -> "View":
     return View(cache, batch.rows, batch.positions, is_chunk=batch.is_chunk)
 
 
-def draft_view(cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS) -> "View":
-    """Access for the drafter: one query a row, which sees the committed tokens and no more."""
+def draft_view(
+    cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS, back: int = 0
+) -> "View":
+    """Access for the drafter: one query a row, which sees the committed tokens and no more.
+
+    back: by how much its position lies before `draft_position`. Changing it never changes text.
+    """
     lengths = [cache.lengths[slot] for slot in slots]
     assert list(slots) == sorted(set(slots)), f"slots must be in order: {slots}"
     assert all(lengths), "the drafter needs at least one cached token a row"
     rows = tuple(Row(slot, length - 1, 1) for slot, length in zip(slots, lengths, strict=True))
-    at = np.array([draft_position(length) for length in lengths], dtype=np.int32)
+    at = np.array([draft_position(length) - back for length in lengths], dtype=np.int32)
     return View(cache, rows, mx.array(at), extra_keys=extra_keys)
 
 

@@ -138,6 +138,10 @@ class NumpyRuntime:
     def has_drafter(self) -> bool:
         return self._drafter is not None
 
+    @property
+    def note(self) -> str | None:
+        return None
+
     def close(self) -> None:
         """Let go of the weights."""
         del self._target, self._drafter

@@ -48,17 +48,20 @@ def target_view(cache: Cache, batch: Batch) -> "View":
     return View(cache, batch.rows, batch.positions, is_chunk=batch.is_chunk)
 
 
-def draft_view(cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS) -> "View":
+def draft_view(
+    cache: Cache, slots: tuple[int, ...], extra_keys: int = DRAFT_EXTRA_KEYS, back: int = 0
+) -> "View":
     """Access for the drafter: one query a row, which sees the committed tokens and no more.
 
     It looks from the place of the last committed token, but turns by `draft_position`.
+    back: by how much its position lies before that. Changing it never changes text.
     """
     rows, positions = [], []
     for slot in slots:
         length = cache.lengths[slot]
         assert length, "the drafter needs at least one cached token a row"
         rows.append(Row(slot, length - 1, 1))
-        positions.append(draft_position(length))
+        positions.append(draft_position(length) - back)
     return View(cache, tuple(rows), np.array(positions, dtype=np.int32), extra_keys=extra_keys)
 
 

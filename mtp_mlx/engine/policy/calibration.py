@@ -16,6 +16,20 @@ class Experts:
     top_k: int
     expert_s: float
 
+    def __post_init__(self) -> None:
+        if not 0 < self.top_k < self.num_experts:
+            raise ValueError(
+                f"calibration: {self.top_k} of {self.num_experts} experts is no choice"
+            )
+        if not 0 <= self.expert_s < math.inf:
+            raise ValueError("calibration: expert_s is not a number from 0")
+
+    @classmethod
+    def from_json(cls, values: dict) -> "Experts":
+        """The inverse of `asdict`. Raises KeyError, TypeError or ValueError for other values."""
+        num_experts, top_k = int(values["num_experts"]), int(values["top_k"])
+        return cls(num_experts, top_k, float(values["expert_s"]))
+
     def distinct(self, tokens: float) -> float:
         """Expected distinct experts a layer for so many independently routed tokens."""
         return self.num_experts * (1 - (1 - self.top_k / self.num_experts) ** tokens)
@@ -70,5 +84,5 @@ class Calibration:
             host_s=float(values["host_s"]),
             spread=float(values["spread"]),
             repeats=int(values["repeats"]),
-            experts=None if experts is None else Experts(**experts),
+            experts=None if experts is None else Experts.from_json(experts),
         )

@@ -1,0 +1,230 @@
+"""The calibration of a pair on this machine: what is timed, in which order, and what follows.
+
+Trials are interleaved, one of each and then again, so that heat or other work that comes and goes
+falls on all alike; a figure is the median of its repeats, after a warm-up. What the policy compares
+costs by comes first: where time is short, the other points of the curve are left to interpolation.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from mtp_mlx.engine.policy import Calibration, Experts
+from mtp_mlx.engine.timing import Bench, Clock
+from mtp_mlx.measured import Measured, Point
+
+# Token counts in the order in which they are worth measuring: plain, a drafting chat, both sides
+# of the steps that kernels have (5-6, 12-13, 32-33), the widest; then what lies between.
+COUNTS = (1, 4, 8, 2, 5, 6, 3, 16, 12, 13, 32, 64, 10, 24, 33, 18, 25, 40, 48, 56)
+NUM_CHECKED = 3  # the first so many tell whether a stored calibration still holds
+MIN_REPEATS = 3  # a median of fewer hides no stall
+# Rows and depths of the timed drafts.
+DRAFT_ROWS, DRAFT_DEPTHS = (1, 4, 8), (1, 4)
+# Waiting for the host never takes more of a forward than this; more is noise.
+MOST_HOST_SHARE = 0.9
+# 80 % of normally distributed values lie within so many standard deviations.
+SHARE_WITHIN, DEVIATIONS_WITHIN = 0.8, 1.2816
+
+Progress = Callable[[str], None]
+Label = tuple[str, int, int]  # what, tokens or rows, depth
+
+
+@dataclass
+class Trial:
+    """One thing to time, and its seconds so far."""
+
+    label: Label
+    run: Callable[[], float]
+    taken: list[float] = field(default_factory=list)
+
+    def again(self) -> None:
+        self.taken.append(self.run())
+
+    @property
+    def seconds(self) -> float:
+        return statistics.median(self.taken)
+
+
+def calibrate(bench: Bench, budget_s: float, repeats: int) -> Calibration:
+    """The calibration alone; see `measure`."""
+    return measure(bench, budget_s, repeats).calibration
+
+
+def measure(
+    bench: Bench, budget_s: float, repeats: int, progress: Progress = lambda message: None
+) -> Measured:
+    """Time a pair for about `budget_s` seconds: as many of the curve's points as can be repeated
+    three times, then up to `repeats` of all. A slow machine takes longer, for N = 1 and 4, the
+    drafts and the experts are always measured.
+
+    A mixture of experts is timed with other tokens in each row, and with the same token and context
+    in all rows, which reads the experts of one.
+    """
+    trials, repeats = _run(bench, budget_s, repeats, progress)
+    host_s = max(trials["verify", 1, 0].seconds - trials["plain", 1, 0].seconds, 0.0)
+    forwards = sorted((t for t in trials.values() if t.label[0] == "verify"), key=lambda t: t.label)
+    points = tuple(
+        Point(trial.label[1], _without(host_s, trial.seconds), spread_of([trial.taken]))
+        for trial in forwards
+    )
+    depth_s, token_s = _fit_drafts([t for t in trials.values() if t.label[0] == "draft"])
+    calibration = Calibration(
+        verify=tuple((point.tokens, point.seconds) for point in points),
+        draft_depth_s=depth_s,
+        draft_token_s=token_s,
+        host_s=host_s,
+        spread=spread_of([trial.taken for trial in trials.values()]),
+        repeats=repeats,
+        experts=_price(bench, trials),
+    )
+    return Measured(calibration, points)
+
+
+def drift(bench: Bench, known: Calibration) -> tuple[float, float]:
+    """Time three points again: how many times as long they take as `known` says, and the spread."""
+    held = dict(known.verify)
+    counts = [count for count in COUNTS if count in held][:NUM_CHECKED]
+    trials = [_forward(bench, count) for count in counts]
+    for trial in trials:
+        trial.run()
+    for _ in range(MIN_REPEATS):
+        for trial in trials:
+            trial.again()
+    ratios = [trial.seconds / (held[trial.label[1]] + known.host_s) for trial in trials]
+    return statistics.median(ratios), spread_of([trial.taken for trial in trials])
+
+
+def spread_of(samples: Sequence[Sequence[float]]) -> float:
+    """Relative standard deviation of one timing, from repeats of several things.
+
+    Taken from the deviation from their medians that 80 % keep within: a stall now and then, which
+    a median ignores, does not count, but a machine that is disturbed all the time does.
+    """
+    deviations: list[float] = []
+    for taken in samples:
+        middle = statistics.median(taken)
+        own = sorted(abs(seconds / middle - 1) for seconds in taken)
+        deviations += own[1:]  # the median's own, or nearly, says nothing
+    if not deviations:
+        return 0.0
+    return float(np.quantile(deviations, SHARE_WITHIN)) / DEVIATIONS_WITHIN
+
+
+def _run(
+    bench: Bench, budget_s: float, repeats: int, progress: Progress
+) -> tuple[dict[Label, Trial], int]:
+    """All trials by label, each repeated equally often, and how often."""
+    clock, started = bench.clock, bench.clock()
+    needed, optional = _trials(bench)
+    trials, pass_s = [], 0.0
+    for number, trial in enumerate([*needed, *optional]):
+        progress(f"warming up: {_spell(trial.label)}")
+        once_s = _warm_up(trial, clock)
+        fits = clock() - started + MIN_REPEATS * (pass_s + once_s) <= budget_s
+        if number >= len(needed) and not fits:
+            break
+        trials.append(trial)
+        pass_s += once_s
+    done = 0
+    while done < repeats:
+        if done >= MIN_REPEATS and clock() - started + pass_s > budget_s:
+            break
+        progress(f"timing: {done + 1} of up to {repeats}")
+        for trial in trials:
+            trial.again()
+        done += 1
+    if bench.experts is not None:
+        progress("timing: experts")
+        trials.append(_alike(bench, done))
+    return {trial.label: trial for trial in trials}, done
+
+
+def _warm_up(trial: Trial, clock: Clock) -> float:
+    """Run it once for nothing; the seconds that it kept the machine."""
+    started = clock()
+    trial.run()
+    return clock() - started
+
+
+def _trials(bench: Bench) -> tuple[list[Trial], list[Trial]]:
+    """What is always timed, and the points of the curve that are left out where time is short."""
+    counts = [count for count in COUNTS if count <= bench.max_tokens]
+    if bench.max_tokens not in counts:
+        counts.insert(NUM_CHECKED, bench.max_tokens)
+    forwards = [_forward(bench, count) for count in counts]
+    needed = [Trial(("plain", 1, 0), bench.plain_s), *forwards[:2]]
+    rows = sorted({min(count, bench.num_slots) for count in DRAFT_ROWS})
+    needed += [_drafting(bench, count, depth) for count in rows for depth in DRAFT_DEPTHS]
+    if bench.experts is not None:
+        label = ("routed", bench.num_routed, 0)
+        needed.append(Trial(label, lambda: bench.routed_s(is_alike=False)))
+    return needed, forwards[2:]
+
+
+def _forward(bench: Bench, count: int) -> Trial:
+    return Trial(("verify", count, 0), lambda: bench.forward_s(count))
+
+
+def _drafting(bench: Bench, rows: int, depth: int) -> Trial:
+    return Trial(("draft", rows, depth), lambda: bench.draft_s(rows, depth))
+
+
+def _alike(bench: Bench, repeats: int) -> Trial:
+    """Rows that route alike; last, because all rows must share one context for it."""
+    bench.share_context()
+    trial = Trial(("alike", bench.num_routed, 0), lambda: bench.routed_s(is_alike=True))
+    trial.run()
+    for _ in range(repeats):
+        trial.again()
+    return trial
+
+
+def _spell(label: Label) -> str:
+    what, count, depth = label
+    return f"{what} {count}" + (f" rows, {depth} deep" if depth else "")
+
+
+def _without(host_s: float, seconds: float) -> float:
+    return max(seconds - host_s, (1 - MOST_HOST_SHARE) * seconds)
+
+
+def _fit_drafts(trials: Sequence[Trial]) -> tuple[float, float]:
+    """Seconds of one position more, and of one row more in it.
+
+    A timing is a wait for the host + depth · (position + rows · row); relative errors count.
+    """
+    shapes = np.array([(1.0, depth, depth * rows) for _, rows, depth in (t.label for t in trials)])
+    seconds = np.array([trial.seconds for trial in trials])
+    _, depth_s, token_s = _nonnegative_fit(shapes / seconds[:, None], np.ones_like(seconds))
+    return depth_s, token_s
+
+
+def _nonnegative_fit(columns: np.ndarray, values: np.ndarray) -> list[float]:
+    """Least squares with factors from 0: the best of all choices of columns [n, m]."""
+    width = columns.shape[1]
+    best, best_error = [0.0] * width, float(np.sum(values**2))
+    for size in range(1, width + 1):
+        for chosen in combinations(range(width), size):
+            factors = np.linalg.lstsq(columns[:, chosen], values, rcond=None)[0]
+            error = float(np.sum((columns[:, chosen] @ factors - values) ** 2))
+            if (factors < 0).any() or error >= best_error:
+                continue
+            best, best_error = [0.0] * width, error
+            for index, factor in zip(chosen, factors, strict=True):
+                best[index] = float(factor)
+    return best
+
+
+def _price(bench: Bench, trials: dict[Label, Trial]) -> Experts | None:
+    """The price of one more distinct expert; None where there are none to choose from."""
+    spec = bench.experts
+    if spec is None or spec.top_k == spec.num_experts:
+        return None
+    rows = bench.num_routed
+    free = Experts(spec.num_experts, spec.top_k, 0.0)
+    more_s = trials["routed", rows, 0].seconds - trials["alike", rows, 0].seconds
+    expert_s = max(more_s, 0.0) / (free.distinct(rows) - free.top_k)
+    return Experts(spec.num_experts, spec.top_k, expert_s)

@@ -1,0 +1,111 @@
+"""The calibration of a loaded pair: the one that is kept, where it still holds, else a new one."""
+
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import mlx.core as mx
+
+from mtp_mlx import calibration_file
+from mtp_mlx.calibration_file import Key, checkpoint_digest
+from mtp_mlx.checkpoint import CONFIG, Checkpoint
+from mtp_mlx.config import DrafterConfig, TargetConfig
+from mtp_mlx.engine.calibrate import calibrate, drift
+from mtp_mlx.engine.policy import Calibration
+from mtp_mlx.engine.timing import Bench
+from mtp_mlx.model.backend import device_name
+from mtp_mlx.model.drafter import Drafter
+from mtp_mlx.model.target import Target
+from mtp_mlx.quantization import Quantization
+from mtp_mlx.request import MAX_DRAFT_TOKENS
+
+LOAD_BUDGET_S, LOAD_REPEATS = 2.0, 3
+# A kept calibration that is off by more is measured anew, unless this machine's timings scatter
+# more than that.
+MAX_DRIFT = 0.15
+# Timings that scatter more are not kept: something else ran beside them.
+MAX_SPREAD = 0.20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pair whose costs are wanted: the models, their files, and the rows a round may have."""
+
+    target: Target
+    drafter: Drafter
+    files: tuple[Checkpoint[TargetConfig], Checkpoint[DrafterConfig]]
+    num_slots: int
+
+    def key(self) -> Key:
+        """What its calibration is kept under. Raises OSError where a file cannot be read."""
+        target, drafter = self.files
+        return Key(
+            chip=device_name(),
+            system=f"{platform.system()} {platform.release()} {platform.machine()}",
+            device=mx.default_device().type.name,
+            mlx=version("mlx"),
+            dtype=str(self.target.dtype),
+            target=checkpoint_digest(target.folder / CONFIG, target.files),
+            drafter=checkpoint_digest(drafter.folder / CONFIG, drafter.files),
+            quantization=" ".join(_spell(each.config.quantization) for each in self.files),
+            k_max=MAX_DRAFT_TOKENS,
+        )
+
+    def bench(self) -> Bench:
+        """A new bench of the pair."""
+        drafts = MAX_DRAFT_TOKENS
+        return Bench(self.target, self.drafter, self.num_slots, drafts, time.perf_counter)
+
+
+def _spell(quantization: Quantization | None) -> str:
+    if quantization is None:
+        return "none"
+    default = quantization.default
+    return f"{default.mode}-{default.bits}-{default.group_size}"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The calibration in use; `note` says in one line why it is not kept, where it is not."""
+
+    calibration: Calibration
+    note: str | None = None
+
+
+def load_or_calibrate(source: Source, folder: Path) -> Calibrated:
+    """The kept calibration, if three points timed again agree with it, else one measured within
+    two seconds and kept in its place. Trouble with files never fails: it is the note's."""
+    bench = source.bench()
+    try:
+        key = source.key()
+    except OSError as error:
+        return Calibrated(calibrate(bench, LOAD_BUDGET_S, LOAD_REPEATS), _not_kept(error))
+    known = calibration_file.read(folder, key, source.num_slots).calibration
+    if known is not None and still_holds(bench, known):
+        return Calibrated(known)
+    fresh = calibrate(bench, LOAD_BUDGET_S, LOAD_REPEATS)
+    if fresh.spread > MAX_SPREAD:
+        return Calibrated(fresh, _not_kept(scatter(fresh.spread)))
+    try:
+        calibration_file.write(folder, key, source.num_slots, fresh)
+    except OSError as error:
+        return Calibrated(fresh, _not_kept(error))
+    return Calibrated(fresh)
+
+
+def still_holds(bench: Bench, known: Calibration) -> bool:
+    """Do three points take as long as `known` says?"""
+    ratio, spread = drift(bench, known)
+    allowed = 1 + max(MAX_DRIFT, known.spread, spread)
+    return 1 / allowed <= ratio <= allowed
+
+
+def scatter(spread: float) -> str:
+    """Why timings are not kept, for a spread above the limit."""
+    return f"timings scatter by {spread:.0%}, more than {MAX_SPREAD:.0%}: other programs are busy"
+
+
+def _not_kept(why: OSError | str) -> str:
+    return f"the calibration is not kept: {why}"
