@@ -93,7 +93,7 @@ def tune(
     if not llm.has_drafter:
         raise RequestError(
             "there is no drafter, and without one nothing is to be tuned; give its folder as "
-            "draft_model",
+            "draft_model (--draft-model)",
             param="draft_model",
         )
     may_keep, num_slots = calibration_file.is_on(), llm.stats().slots

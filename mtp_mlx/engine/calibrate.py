@@ -17,8 +17,10 @@ from mtp_mlx.engine.timing import Bench, Clock
 from mtp_mlx.measured import Measured, Point
 
 # Token counts in the order in which they are worth measuring: plain, a drafting chat, both sides
-# of the steps that kernels have (5-6, 12-13, 32-33), the widest; then what lies between.
+# of the steps that kernels have (5-6, 12-13, 32-33), the widest of 8 rows; then what lies between,
+# and the rounds of many rows.
 COUNTS = (1, 4, 8, 2, 5, 6, 3, 16, 12, 13, 32, 64, 10, 24, 33, 18, 25, 40, 48, 56)
+COUNTS += (128, 256, 512, 96, 192, 384)
 NUM_CHECKED = 3  # the first so many tell whether a stored calibration still holds
 MIN_REPEATS = 3  # a median of fewer hides no stall
 # Rows and depths of the timed drafts.
@@ -221,7 +223,7 @@ def _nonnegative_fit(columns: np.ndarray, values: np.ndarray) -> list[float]:
 def _price(bench: Bench, trials: dict[Label, Trial]) -> Experts | None:
     """The price of one more distinct expert; None where there are none to choose from."""
     spec = bench.experts
-    if spec is None or spec.top_k == spec.num_experts:
+    if spec is None:
         return None
     rows = bench.num_routed
     free = Experts(spec.num_experts, spec.top_k, 0.0)

@@ -22,6 +22,9 @@ from mtp_mlx.quantization import Quantization
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 
 LOAD_BUDGET_S, LOAD_REPEATS = 2.0, 3
+# Rows that are measured while a model loads, if it may have so many: their rings take memory, which
+# a model that is loaded for many rows may never use. Wider rounds are extrapolated.
+LOAD_ROWS = 8
 # A kept calibration that is off by more is measured anew, unless this machine's timings scatter
 # more than that.
 MAX_DRIFT = 0.15
@@ -53,10 +56,9 @@ class Source:
             k_max=MAX_DRAFT_TOKENS,
         )
 
-    def bench(self) -> Bench:
-        """A new bench of the pair."""
-        drafts = MAX_DRAFT_TOKENS
-        return Bench(self.target, self.drafter, self.num_slots, drafts, time.perf_counter)
+    def bench(self, num_slots: int) -> Bench:
+        """A new bench of the pair for rounds of so many rows."""
+        return Bench(self.target, self.drafter, num_slots, MAX_DRAFT_TOKENS, time.perf_counter)
 
 
 def _spell(quantization: Quantization | None) -> str:
@@ -77,19 +79,20 @@ class Calibrated:
 def load_or_calibrate(source: Source, folder: Path) -> Calibrated:
     """The kept calibration, if three points timed again agree with it, else one measured within
     two seconds and kept in its place. Trouble with files never fails: it is the note's."""
-    bench = source.bench()
+    num_slots = min(source.num_slots, LOAD_ROWS)
+    bench = source.bench(num_slots)
     try:
         key = source.key()
     except OSError as error:
         return Calibrated(calibrate(bench, LOAD_BUDGET_S, LOAD_REPEATS), _not_kept(error))
-    known = calibration_file.read(folder, key, source.num_slots).calibration
+    known = calibration_file.read(folder, key, num_slots).calibration
     if known is not None and still_holds(bench, known):
         return Calibrated(known)
     fresh = calibrate(bench, LOAD_BUDGET_S, LOAD_REPEATS)
     if fresh.spread > MAX_SPREAD:
         return Calibrated(fresh, _not_kept(scatter(fresh.spread)))
     try:
-        calibration_file.write(folder, key, source.num_slots, fresh)
+        calibration_file.write(folder, key, num_slots, fresh)
     except OSError as error:
         return Calibrated(fresh, _not_kept(error))
     return Calibrated(fresh)

@@ -30,6 +30,7 @@ class MlxRuntime:
         max_num_seqs: int,
         dtype: str | None,
     ) -> None:
+        self._may_calibrate = calibration_file.is_on()
         compute = compute_dtype(target, dtype)
         self._target = load_target(target, compute)
         self._drafter = None if drafter is None else load_drafter(drafter, compute)
@@ -38,7 +39,6 @@ class MlxRuntime:
         if drafter is not None and self._drafter is not None:
             files = (target, drafter)
             self._source = Source(self._target, self._drafter, files, max_num_seqs)
-        self._may_calibrate = calibration_file.is_on()
         self._calibrated: Calibrated | None = None
 
     @property
@@ -92,7 +92,7 @@ class MlxRuntime:
         self, max_seconds: float, repeats: int, progress: Callable[[str], None]
     ) -> Measured:
         assert self._source is not None
-        return measure(self._source.bench(), max_seconds, repeats, progress)
+        return measure(self._source.bench(self._max_num_seqs), max_seconds, repeats, progress)
 
     def compare_positions(
         self, texts: Sequence[Text], progress: Callable[[str], None]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 import numpy as np
 
+from mtp_mlx.config import ExpertSpec
 from mtp_mlx.engine.round import is_finite
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
@@ -47,8 +48,7 @@ class Bench:
         self.num_slots = num_slots
         self.k_max = k_max
         self.clock = clock
-        specs = [layer.experts for layer in target.config.layers if layer.experts is not None]
-        self.experts = specs[0] if specs else None
+        self.experts = _experts(target)
         self.num_routed = num_slots if self.experts is None else max(num_slots, MIN_ROUTED_ROWS)
         self._random = np.random.default_rng(SEED)
         self._cache = target.new_cache(self.num_routed, MAX_BLOCK)
@@ -149,3 +149,11 @@ class Bench:
 
 def _greedy(count: int) -> Choice:
     return Choice([Sampling()] * count, [0] * count)
+
+
+def _experts(target: Target) -> ExpertSpec | None:
+    """What the layers choose experts from, all alike in every model; None without a choice."""
+    for layer in target.config.layers:
+        if layer.experts is not None and layer.experts.top_k < layer.experts.num_experts:
+            return layer.experts
+    return None
