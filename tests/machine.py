@@ -35,7 +35,8 @@ def steady(trial: int) -> float:
 class FakeBench:
     """See engine.timing.Bench: a forward of N tokens takes `forward_ms(N)` and waits `host_ms`.
 
-    `noise(i)` multiplies the i-th timing. `calls` names what was timed, in order.
+    is_narrow: all tokens choose the same experts. `noise(i)` multiplies the timing after i calls.
+    `calls` names what was asked for, in order.
     """
 
     num_slots: int = 8
@@ -46,6 +47,7 @@ class FakeBench:
     depth_ms: float = 1.5
     token_ms: float = 0.25
     expert_ms: float = 0.5
+    is_narrow: bool = False
     noise: Callable[[int], float] = steady
     calls: list[tuple] = field(default_factory=list)
     now: float = 0.0
@@ -72,10 +74,17 @@ class FakeBench:
         return self._take(("draft", num_rows, depth), self.host_ms + depth * step_ms)
 
     def routed_s(self, *, is_alike: bool) -> float:
+        name = "alike" if is_alike else "routed"
+        return self._take((name,), 10.0 + self.expert_ms * self._distinct(is_alike))
+
+    def distinct(self, *, is_alike: bool) -> float:
+        self.calls.append(("count",))
+        return self._distinct(is_alike)
+
+    def _distinct(self, is_alike: bool) -> float:
         assert self.experts is not None
         pool = Experts(self.experts.num_experts, self.experts.top_k, 0.0)
-        distinct = pool.top_k if is_alike else pool.distinct(self.num_routed)
-        return self._take(("alike" if is_alike else "routed",), 10.0 + self.expert_ms * distinct)
+        return pool.top_k if is_alike or self.is_narrow else pool.distinct(self.num_routed)
 
     def share_context(self) -> None:
         self.calls.append(("share",))

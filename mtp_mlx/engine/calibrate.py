@@ -27,6 +27,8 @@ MIN_REPEATS = 3  # a median of fewer hides no stall
 DRAFT_ROWS, DRAFT_DEPTHS = (1, 4, 8), (1, 4)
 # Waiting for the host never takes more of a forward than this; more is noise.
 MOST_HOST_SHARE = 0.9
+# Where random tokens read so few more experts than equal ones, an expert's price cannot be told.
+MIN_MORE = 0.5
 # 80 % of normally distributed values lie within so many standard deviations.
 SHARE_WITHIN, DEVIATIONS_WITHIN = 0.8, 1.2816
 
@@ -72,6 +74,10 @@ def measure(
         Point(trial.label[1], _without(host_s, trial.seconds), spread_of([trial.taken]))
         for trial in forwards
     )
+    experts = None
+    if bench.experts is not None:
+        progress("timing: experts")
+        experts = _price(bench, trials["routed", bench.num_routed, 0])
     depth_s, token_s = _fit_drafts([t for t in trials.values() if t.label[0] == "draft"])
     calibration = Calibration(
         verify=tuple((point.tokens, point.seconds) for point in points),
@@ -80,7 +86,7 @@ def measure(
         host_s=host_s,
         spread=spread_of([trial.taken for trial in trials.values()]),
         repeats=repeats,
-        experts=_price(bench, trials),
+        experts=experts,
     )
     return Measured(calibration, points)
 
@@ -138,9 +144,6 @@ def _run(
         for trial in trials:
             trial.again()
         done += 1
-    if bench.experts is not None:
-        progress("timing: experts")
-        trials.append(_alike(bench, done))
     return {trial.label: trial for trial in trials}, done
 
 
@@ -172,16 +175,6 @@ def _forward(bench: Bench, count: int) -> Trial:
 
 def _drafting(bench: Bench, rows: int, depth: int) -> Trial:
     return Trial(("draft", rows, depth), lambda: bench.draft_s(rows, depth))
-
-
-def _alike(bench: Bench, repeats: int) -> Trial:
-    """Rows that route alike; last, because all rows must share one context for it."""
-    bench.share_context()
-    trial = Trial(("alike", bench.num_routed, 0), lambda: bench.routed_s(is_alike=True))
-    trial.run()
-    for _ in range(repeats):
-        trial.again()
-    return trial
 
 
 def _spell(label: Label) -> str:
@@ -220,13 +213,20 @@ def _nonnegative_fit(columns: np.ndarray, values: np.ndarray) -> list[float]:
     return best
 
 
-def _price(bench: Bench, trials: dict[Label, Trial]) -> Experts | None:
-    """The price of one more distinct expert; None where there are none to choose from."""
-    spec = bench.experts
-    if spec is None:
-        return None
-    rows = bench.num_routed
-    free = Experts(spec.num_experts, spec.top_k, 0.0)
-    more_s = trials["routed", rows, 0].seconds - trials["alike", rows, 0].seconds
-    expert_s = max(more_s, 0.0) / (free.distinct(rows) - free.top_k)
-    return Experts(spec.num_experts, spec.top_k, expert_s)
+def _price(bench: Bench, routed: Trial) -> Experts:
+    """The price of one more distinct expert: what tokens that differ take more than equal ones.
+
+    Last of all, because the rows have one context from then on.
+    """
+    assert bench.experts is not None
+    num_experts, top_k = bench.experts.num_experts, bench.experts.top_k
+    more = bench.distinct(is_alike=False)
+    bench.share_context()
+    more -= bench.distinct(is_alike=True)
+    alike = Trial(("alike", bench.num_routed, 0), lambda: bench.routed_s(is_alike=True))
+    alike.run()
+    for _ in routed.taken:
+        alike.again()
+    if more < MIN_MORE:
+        return Experts(num_experts, top_k, 0.0)
+    return Experts(num_experts, top_k, max(routed.seconds - alike.seconds, 0.0) / more)

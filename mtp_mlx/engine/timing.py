@@ -14,12 +14,13 @@ import mlx.core as mx
 import numpy as np
 
 from mtp_mlx.config import ExpertSpec
-from mtp_mlx.engine.round import is_finite
+from mtp_mlx.engine.round import first_tokens, is_finite
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.choose import Choice, choose
 from mtp_mlx.model.drafter import Drafts
 from mtp_mlx.model.head import Logits
+from mtp_mlx.model.routes import Routes
 from mtp_mlx.model.target import Target
 from mtp_mlx.model.view import draft_view
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Sampling
@@ -34,6 +35,7 @@ SEED = 20  # of the ids; any other would do
 RUN_STEPS = 5
 # Fewer rows cannot show what sharing experts saves.
 MIN_ROUTED_ROWS = 2
+COUNTED_FORWARDS = 4
 
 
 class Bench:
@@ -91,14 +93,22 @@ class Bench:
 
         Rows of the same token and context (`share_context`) need the same experts.
         """
-        rows = self._rows([1] * self.num_routed)
-        ids = self._draw(1) * self.num_routed if is_alike else self._draw(self.num_routed)
-        return self._timed(lambda: self._queue(rows, ids))
+        return self._timed(lambda: self._route(is_alike))
+
+    def distinct(self, *, is_alike: bool) -> float:
+        """Experts that a layer reads in such a forward, mean over layers and a few forwards."""
+        every = [read_ints(self._route(is_alike))[-1] for _ in range(COUNTED_FORWARDS)]
+        return sum(every) / len(every) / self.target.config.num_expert_layers
 
     def share_context(self) -> None:
         """Give all rows the context of the first, for good."""
         for slot in range(1, self.num_routed):
             self._cache.copy(0, slot)
+
+    def _route(self, is_alike: bool) -> mx.array:
+        rows = self._rows([1] * self.num_routed)
+        ids = self._draw(1) * self.num_routed if is_alike else self._draw(self.num_routed)
+        return self._queue(rows, ids)
 
     def _timed(self, work: Callable[[], mx.array]) -> float:
         started = self.clock()
@@ -129,12 +139,17 @@ class Bench:
         return last
 
     def _queue(self, rows: tuple[Row, ...], ids: list[int] | mx.array) -> mx.array:
-        """What the host reads of a verify forward: the choices [N], and whether they are sound."""
+        """What the host reads of a verify forward, as `round.launch` queues it: the choices [N],
+        whether they are sound [N], and where there are experts the fields of Distinct."""
         tokens = ids if isinstance(ids, mx.array) else mx.array(ids)
-        hidden = self.target(Batch.of(rows, tokens), self._cache)
+        routes = Routes() if self.target.config.num_expert_layers else None
+        hidden = self.target(Batch.of(rows, tokens), self._cache, routes)
         logits = self.target.logits(hidden)
         chosen = choose(Logits(logits), _greedy(len(tokens)))
-        return mx.concatenate([chosen, is_finite(hidden, logits).astype(mx.int32)])
+        parts = [chosen, is_finite(hidden, logits).astype(mx.int32)]
+        if routes is not None:
+            parts.append(routes.distinct(first_tokens(rows)))
+        return mx.concatenate(parts)
 
     def _draft(self, num_rows: int, depth: int) -> mx.array:
         view = draft_view(self._cache, tuple(range(num_rows)))

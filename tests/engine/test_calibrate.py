@@ -41,10 +41,12 @@ def test_the_price_of_an_expert_is_found(num_slots):
     assert (experts.num_experts, experts.top_k) == (128, 8)
     assert experts.expert_s == approx_ms(bench.expert_ms)
     kinds = [call[0] for call in bench.calls]
-    assert set(kinds[kinds.index("share") :]) == {"share", "alike"}  # it spoils the contexts
+    assert set(kinds[kinds.index("share") :]) == {"share", "count", "alike"}  # it spoils the rest
 
 
 def test_experts_that_save_nothing_have_no_price():
+    narrow = FakeBench(experts=ExpertSpec(8, 2, 8), is_narrow=True, noise=lambda trial: trial)
+    assert calibrate(narrow, PLENTY_S, 3).experts.expert_s == 0
     cheap = FakeBench(experts=ExpertSpec(8, 2, 8), expert_ms=-1.0)  # noise may look like this
     assert calibrate(cheap, PLENTY_S, 3).experts.expert_s == 0
 

@@ -25,8 +25,8 @@ class Watched:
     def __getattr__(self, name):
         return getattr(self.target, name)
 
-    def __call__(self, batch, cache):
-        hidden = self.target(batch, cache)
+    def __call__(self, batch, cache, routes=None):
+        hidden = self.target(batch, cache, routes)
         self.rows.append([(row.slot, row.start, row.length) for row in batch.rows])
         self.ids.append(np.array(batch.tokens).tolist())
         self.hidden.append(np.array(hidden))
@@ -91,6 +91,13 @@ def test_rows_that_share_context_and_token_compute_the_same():
     assert target.ids[-1][0] == target.ids[-1][1]
     assert target.rows[-1] == [(0, CONTEXT_TOKENS, 1), (1, CONTEXT_TOKENS, 1)]
     assert (target.hidden[-1][0] == target.hidden[-1][1]).all()
+    assert bench.distinct(is_alike=True) == bench.experts.top_k
+
+
+def test_random_tokens_read_more_experts_than_one_and_no_more_than_they_choose():
+    _, bench = watched("26b", num_slots=3)
+    top_k = bench.experts.top_k
+    assert top_k < bench.distinct(is_alike=False) <= 3 * top_k
 
 
 @pytest.mark.parametrize("variant", ["e2b", "26b"])
