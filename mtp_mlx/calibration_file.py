@@ -108,10 +108,9 @@ def write(folder: Path, key: Key, num_slots: int, calibration: Calibration) -> P
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
-    except BaseException:
-        with suppress(OSError):
+    finally:
+        with suppress(FileNotFoundError):  # it has moved to its place
             os.unlink(name)
-        raise
     return path
 
 

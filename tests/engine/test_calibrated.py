@@ -228,3 +228,14 @@ def test_the_real_clock_is_the_monotonic_one(monkeypatch):
         source = runtime_of(llm)._source
         bench = llm._worker.call(lambda *_: source.bench(1))
     assert bench.clock is time.perf_counter
+
+
+def test_the_key_names_machine_and_pair():
+    with load() as llm:
+        source = runtime_of(llm)._source
+        key = llm._worker.call(lambda *_: source.key())
+        again = llm._worker.call(lambda *_: source.key())
+    assert key == again
+    assert all(str(value).strip() and "\n" not in str(value) for value in vars(key).values())
+    assert key.target != key.drafter
+    assert (key.dtype, key.quantization, key.k_max) == ("mlx.core.float32", "none none", 7)
