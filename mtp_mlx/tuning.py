@@ -26,8 +26,7 @@ Progress = Callable[[str], None]
 MAX_SECONDS = 60.0
 MOST_SECONDS = 24 * 3600.0
 REPEATS = 25  # of each figure, as far as the time goes
-# Replies on which the drafter's positions are compared: as many prompts as rows, up to this, and
-# so many tokens of each.
+# Replies on which the drafter's positions are compared, and tokens of each.
 NUM_TEXTS, TEXT_TOKENS = 8, 48
 # A position is better from so many times as many tokens a round: less is chance on a few replies.
 POSITION_MARGIN = 1.02
@@ -97,7 +96,7 @@ def tune(
             param="draft_model",
         )
     may_keep, num_slots = calibration_file.is_on(), llm.stats().slots
-    texts = _texts(llm, min(NUM_TEXTS, num_slots), progress)
+    texts = _texts(llm, progress)
 
     def work(runtime: Runtime) -> TuneReport:
         mlx = _on_mlx(runtime)
@@ -118,10 +117,10 @@ def tune(
     return llm._worker.call(lambda runtime, _: work(runtime))
 
 
-def _texts(llm: LLM, count: int, progress: Progress) -> tuple[Text, ...]:
+def _texts(llm: LLM, progress: Progress) -> tuple[Text, ...]:
     """Prompts with their greedy replies."""
     progress("replies to draft on")
-    prompts = [llm.prompt_ids(prompt) for prompt in as_prompts(llm, PROMPTS[:count])]
+    prompts = [llm.prompt_ids(prompt) for prompt in as_prompts(llm, PROMPTS[:NUM_TEXTS])]
     replies = llm.batch(prompts, temperature=0, num_draft_tokens=0, max_tokens=TEXT_TOKENS)
     pairs = zip(prompts, replies, strict=True)
     return tuple(Text((*prompt, *reply.token_ids), len(prompt)) for prompt, reply in pairs)

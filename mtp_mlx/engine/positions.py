@@ -46,22 +46,32 @@ def compare(
     target: Target,
     drafter: Drafts,
     texts: Sequence[Text],
+    num_slots: int,
     chunk: int,
     progress: Callable[[str], None],
 ) -> tuple[PositionScore, ...]:
     """Draft greedily after every token of the texts' replies, from each position.
 
-    texts: greedy replies of this target, decoded side by side. chunk: of their prompts.
+    texts: greedy replies of this target. num_slots: how many are decoded side by side. chunk: of
+    their prompts.
     """
+    tallies = [_Tally(back) for back in BACKS]
+    for first in range(0, len(texts), num_slots):
+        group = texts[first : first + num_slots]
+        progress(f"drafter's position: texts {first + 1} to {first + len(group)} of {len(texts)}")
+        _compare(target, drafter, group, chunk, tallies)
+    return tuple(PositionScore(t.back, tuple(t.drafted), tuple(t.accepted)) for t in tallies)
+
+
+def _compare(
+    target: Target, drafter: Drafts, texts: Sequence[Text], chunk: int, tallies: list[_Tally]
+) -> None:
+    """Count a few texts, side by side."""
     cache = target.new_cache(len(texts), MAX_DRAFT_TOKENS + 1)
     hidden = {}  # slot -> the state [D] before its pending token
     for slot, text in enumerate(texts):
         hidden[slot] = prefill(target, cache, text.ids[: text.start], chunk, slot)[-1][-1]
-    tallies = [_Tally(back) for back in BACKS]
-    done = 0
     while slots := [s for s, text in enumerate(texts) if len(text.ids) - cache.lengths[s] > 1]:
-        done += 1
-        progress(f"drafter's position: token {done}")
         pending = mx.array([texts[slot].ids[cache.lengths[slot]] for slot in slots])
         states = mx.stack([hidden[slot] for slot in slots])
         bursts = [_burst(target, drafter, cache, slots, (pending, states, b)) for b in BACKS]
@@ -77,7 +87,6 @@ def compare(
         for row, slot in enumerate(slots):
             cache.commit(slot, 1)
             hidden[slot] = states[row]
-    return tuple(PositionScore(t.back, tuple(t.drafted), tuple(t.accepted)) for t in tallies)
 
 
 def _burst(

@@ -98,7 +98,8 @@ class MlxRuntime:
         self, texts: Sequence[Text], progress: Callable[[str], None]
     ) -> tuple[PositionScore, ...]:
         assert self._drafter is not None
-        return positions.compare(self._target, self._drafter, texts, PREFILL_CHUNK, progress)
+        slots = self._max_num_seqs
+        return positions.compare(self._target, self._drafter, texts, slots, PREFILL_CHUNK, progress)
 
     def calibration_key(self) -> calibration_file.Key:
         assert self._source is not None

@@ -26,7 +26,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(calibration_file, "cache_folder", lambda: tmp_path / "kept")
     monkeypatch.setattr(calibrated, "time", TickingClock())
     monkeypatch.setattr(tuning, "REPEATS", 3)
-    monkeypatch.setattr(tuning, "TEXT_TOKENS", 8)
+    monkeypatch.setattr(tuning, "TEXT_TOKENS", 6)
+    monkeypatch.setattr(tuning, "NUM_TEXTS", 2)
     return tmp_path / "kept"
 
 

@@ -53,7 +53,7 @@ def quiet(message: str) -> None:
 def test_the_position_a_drafter_wants_is_found(back):
     target = golden_pair("31b").target
     scripted = Scripted(back, 2, target.config.vocab_size)
-    scores = compare(target, scripted, TEXTS, CHUNK, quiet)
+    scores = compare(target, scripted, TEXTS, 3, CHUNK, quiet)
     assert [score.back for score in scores] == list(BACKS)
     good = scores[back]
     # Bursts after reply tokens 3..6 of the first text, and 1..18 of the third.
@@ -86,14 +86,14 @@ def test_what_is_counted_is_what_the_drafter_says_to_each_prefix():
                 if draft != token:
                     break
                 accepted[depth] += 1
-    seen = compare(pair.target, pair.drafter, texts, CHUNK, quiet)[0]
+    seen = compare(pair.target, pair.drafter, texts, 1, CHUNK, quiet)[0]
     assert (seen.back, seen.drafted, seen.accepted) == (0, tuple(drafted), tuple(accepted))
     assert seen.accepted[0] > 0
 
 
 def test_nothing_to_judge_is_no_error():
     target = golden_pair("31b").target
-    score = compare(target, Scripted(0, 2, 9), TEXTS[1:2], CHUNK, quiet)[0]
+    score = compare(target, Scripted(0, 2, 9), TEXTS[1:2], 8, CHUNK, quiet)[0]
     assert (score.drafted, score.tokens_per_round) == ((0,) * DEPTH, 1.0)
 
 
