@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,7 @@ from mtp_mlx.api import LLM
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.invariants import check_invariants
 from tests.api_pairs import engine_of, loaded
-from tests.bad_input.engines import LONG, PROMPTS, SAMPLED, Calls, own, read
+from tests.bad_input.engines import LONG, PROMPTS, SAMPLED, Calls, Reading, own, read
 
 DRAFTS = (0, 3, 7)
 
@@ -184,17 +185,17 @@ def test_a_closed_model_refuses_everything_and_ends_what_is_open():
 
 def test_submitting_from_threads_while_another_closes_ends_every_request_once():
     for seed in range(5):
-        llm = own()
-        draw = random.Random(seed)
-        submits = [
-            lambda i=draw.randrange(len(PROMPTS)): read(llm.stream(PROMPTS[i], **LONG))
-            for _ in range(6)
-        ]
-        calls = [*submits, llm.close]
-        draw.shuffle(calls)
+        llm, draw = own(), random.Random(seed)
+        prompts = [draw.choice(PROMPTS) for _ in range(6)]
+        calls = [partial(read_new, llm, prompt) for prompt in prompts]
+        calls.insert(draw.randrange(len(calls)), llm.close)
         for call, end in zip(calls, Calls(*calls).ends(), strict=True):
             if call == llm.close:
                 assert end.error is None
             else:
                 error = end.error or end.result.error
                 assert isinstance(error, mtp_mlx.EngineStopped) and "closed" in str(error)
+
+
+def read_new(llm: LLM, prompt: list[int]) -> Reading:
+    return read(llm.stream(prompt, **LONG))
