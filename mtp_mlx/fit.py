@@ -41,10 +41,22 @@ def ring_bytes(layers: Iterable[LayerSpec], max_block: int, itemsize: int) -> in
     )
 
 
-def growth_bytes(layers: Iterable[LayerSpec], tokens: int, itemsize: int) -> int:
-    """What a full layer needs for a moment while its keys are copied to a larger buffer."""
+def ring_growth_bytes(
+    layers: Iterable[LayerSpec], slots: int, max_block: int, itemsize: int
+) -> int:
+    """What a sliding layer needs for a moment while its keys or values move to more slots."""
     sizes = [
-        round_up(tokens, KEY_STEP) * layer.kv_heads * layer.head_dim * itemsize
+        (slots - 1) * (layer.window + max_block) * layer.kv_heads * layer.head_dim * itemsize
+        for layer in layers
+        if layer.owns_cache and layer.window is not None
+    ]
+    return max(sizes, default=0)
+
+
+def growth_bytes(layers: Iterable[LayerSpec], tokens: int, itemsize: int) -> int:
+    """What a full layer needs for a moment while its keys and values move to larger buffers."""
+    sizes = [
+        2 * round_up(tokens, KEY_STEP) * layer.kv_heads * layer.head_dim * itemsize
         for layer in layers
         if layer.owns_cache and layer.window is None
     ]

@@ -105,9 +105,11 @@ class Job:
                 self._end("error")
 
     def abort(self, error: Exception) -> None:
-        """End it with an error and nothing else: for one that cannot take an event."""
-        self.error, self.finish_reason = error, "error"
-        self._put(Chunk("", (), "error"))
+        """End it with an error and nothing else, if it has not ended: for one that cannot take an
+        event."""
+        if not self.is_done:
+            self.error, self.finish_reason = error, "error"
+            self._put(Chunk("", (), "error"))
 
     def _feed_tokens(self, event: Tokens) -> None:
         self._last = time.perf_counter()

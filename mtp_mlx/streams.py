@@ -47,6 +47,7 @@ class Stream(_Streamed):
         return self
 
     def __next__(self) -> Chunk:
+        self._worker.check_process()
         chunk = self._job.take()
         if chunk is None:
             self._job.raise_error()
@@ -87,6 +88,7 @@ class AsyncStream(_Streamed):
         return self
 
     async def __anext__(self) -> Chunk:
+        self._worker.check_process()
         while True:
             self._ready.clear()
             try:
@@ -102,7 +104,7 @@ class AsyncStream(_Streamed):
     async def aclose(self) -> None:
         """End the request and wait until its row is free."""
         self._worker.abandon(self._job)
-        while not self._job.is_done:
+        while not self._job.is_done and self._worker.is_here:
             self._ready.clear()
             if not self._job.is_done:
                 await self._ready.wait()

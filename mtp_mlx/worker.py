@@ -111,15 +111,15 @@ class Worker:
         self._send(Submit(jobs))
 
     def cancel(self, job: Job) -> None:
-        """End a job, and wait until it has ended; nothing for one that has."""
-        if not job.is_done:
+        """End a job, and wait until it has ended; nothing for one that has, or in a fork."""
+        if not job.is_done and self.is_here:
             with contextlib.suppress(EngineStopped):  # then the job has ended as well
                 self._send(Cancel(job))
             job.wait()
 
     def abandon(self, job: Job) -> None:
         """End a job without waiting; may be called from a destructor."""
-        if not job.is_done and os.getpid() == self._pid:
+        if not job.is_done and self.is_here:
             with contextlib.suppress(EngineStopped):
                 self._inbox.send(Cancel(job))
 
@@ -133,13 +133,22 @@ class Worker:
         """End the thread; open jobs fail with EngineStopped. Closing twice does nothing."""
         self._finalizer()
 
-    def check(self) -> None:
-        """Raises EngineStopped if no command would be read."""
-        if os.getpid() != self._pid:
+    @property
+    def is_here(self) -> bool:
+        """Is this the process that loaded the model, and no fork of it, where no thread runs?"""
+        return os.getpid() == self._pid
+
+    def check_process(self) -> None:
+        """Raises EngineStopped in a fork, where nothing that is waited for would come."""
+        if not self.is_here:
             raise EngineStopped(
                 f"this model was loaded by process {self._pid}, before the fork; load it in this "
                 "process, or start processes with multiprocessing's 'spawn'"
             )
+
+    def check(self) -> None:
+        """Raises EngineStopped if no command would be read."""
+        self.check_process()
         if self._inbox.ended is not None:
             raise EngineStopped(*self._inbox.ended.args)
 
@@ -161,12 +170,11 @@ def _shut(inbox: Inbox, thread: threading.Thread, pid: int) -> None:
 def _run(build: Callable[[], Runtime], inbox: Inbox, built: Future[None]) -> None:
     """The thread: build, serve, and whatever ends it, end every job."""
     try:
-        runtime = build()
+        serving = _opened(build, inbox)
     except BaseException as error:
         inbox.end(EngineStopped(f"the model was not loaded: {shown(error)}"))
         built.set_exception(error)
         return
-    serving = _Serving(runtime, inbox)
     built.set_result(None)
     del built, build
     try:
@@ -177,6 +185,16 @@ def _run(build: Callable[[], Runtime], inbox: Inbox, built: Future[None]) -> Non
     serving.end(reason)
 
 
+def _opened(build: Callable[[], Runtime], inbox: Inbox) -> "_Serving":
+    """The runtime with an engine of its own; closed again where there can be none."""
+    runtime = build()
+    try:
+        return _Serving(runtime, inbox)
+    except BaseException:
+        runtime.close()
+        raise
+
+
 class _Serving:
     """What the thread knows."""
 
@@ -185,20 +203,30 @@ class _Serving:
         self._inbox = inbox
         self._engine = runtime.new_engine()
         self._jobs: dict[int, Job] = {}
+        self._arriving: tuple[Job, ...] = ()  # read from the inbox, not all of them in `_jobs` yet
         self._failures: deque[float] = deque(maxlen=MAX_FAILURES)
 
     def run(self) -> None:
-        """Obey and step until Close."""
-        while True:
-            command = self._inbox.take(wait=not self._jobs)
-            while command is not None:
-                if isinstance(command, Close):
-                    return
-                self._obey(command)
-                command = self._inbox.take(wait=False)
-            if self._jobs:
-                self._expire(time.monotonic())
-                self._step()
+        """Take turns until Close; a turn that fails ends all jobs."""
+        is_open = True
+        while is_open:
+            try:
+                is_open = self._turn()
+            except Exception as error:
+                self._recover(error)
+
+    def _turn(self) -> bool:
+        """Obey what was sent, then step; False after Close."""
+        command = self._inbox.take(wait=not self._jobs)
+        while command is not None:
+            if isinstance(command, Close):
+                return False
+            self._obey(command)
+            command = self._inbox.take(wait=False)
+        if self._jobs:
+            self._expire(time.monotonic())
+            self._step()
+        return True
 
     def end(self, reason: EngineStopped) -> None:
         """Fail everything that is open, and free the models."""
@@ -216,8 +244,10 @@ class _Serving:
     def _obey(self, command: Command) -> None:
         match command:
             case Submit(jobs):
+                self._arriving = jobs
                 for job in jobs:
                     self._submit(job)
+                self._arriving = ()
             case Cancel(job):
                 self._cancel(job)
             case Call(function, answer):
@@ -251,13 +281,8 @@ class _Serving:
             job.feed(Failed(job.request_id, TimedOut(job.timeout_message)))
 
     def _step(self) -> None:
-        """One engine step; every event goes to its job. A step that fails ends all jobs."""
-        try:
-            events = self._engine.step()
-        except Exception as error:
-            self._recover(error)
-            return
-        for event in events:
+        """One engine step; every event goes to its job."""
+        for event in self._engine.step():
             job = self._jobs.get(event.request_id)
             if job is not None:
                 self._feed(job, event)
@@ -284,6 +309,12 @@ class _Serving:
         self._engine = self._runtime.new_engine()
 
     def _fail_all(self, reason: EngineStopped) -> None:
-        for request_id, job in list(self._jobs.items()):
-            self._feed(job, Failed(request_id, reason))
+        for request_id, job in self._jobs.items():
+            try:
+                job.feed(Failed(request_id, reason))
+            except Exception:  # it cannot take even that
+                job.abort(reason)
+        for job in self._arriving:
+            job.abort(reason)
         self._jobs.clear()
+        self._arriving = ()

@@ -2,7 +2,7 @@
 
 from mtp_mlx.config import LayerSpec
 from mtp_mlx.errors import DoesNotFit
-from mtp_mlx.fit import growth_bytes, ring_bytes, row_bytes
+from mtp_mlx.fit import growth_bytes, ring_bytes, ring_growth_bytes, row_bytes
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 
 
@@ -16,7 +16,9 @@ class Memory:
         self._layers = layers
         self._itemsize = itemsize
         self.budget = budget
-        self.rings = slots * ring_bytes(layers, MAX_DRAFT_TOKENS + 1, itemsize)
+        max_block = MAX_DRAFT_TOKENS + 1
+        self.rings = slots * ring_bytes(layers, max_block, itemsize)
+        self.rings += ring_growth_bytes(layers, slots, max_block, itemsize)
         self.rows: dict[int, int] = {}
         if budget is not None and self.rings > budget:
             raise DoesNotFit(

@@ -114,16 +114,23 @@ class WindowLayer:
         return heads * self.capacity + positions[:, None] % self.capacity
 
     def reserve(self, slot: int, most: int) -> None:
-        """Make room for `slot`, doubling up to `most` slots; copies only when a slot is new."""
+        """Make room for `slot`, doubling up to `most` slots; copies only when a slot is new.
+
+        Keys move before values and layer after layer: old and new together are all rings twice.
+        """
         if slot < self.num_slots:
             return
-        have = self.num_slots * self.row_size
         self.num_slots = min(most, max(slot + 1, 2 * self.num_slots))
-        shape = (self.num_slots * self.row_size, self.head_dim)
-        keys, values = mx.zeros(shape, self.dtype), mx.zeros(shape, self.dtype)
-        if have:
-            keys[:have], values[:have] = self.keys, self.values
-        self.keys, self.values = keys, values
+        self.keys = self._moved(self.keys)
+        self.values = self._moved(self.values)
+
+    def _moved(self, old: mx.array) -> mx.array:
+        """A buffer for all slots that begins with `old`, which nobody holds any longer."""
+        grown = mx.zeros((self.num_slots * self.row_size, self.head_dim), self.dtype)
+        if old.shape[0]:
+            grown[: old.shape[0]] = old
+            mx.eval(grown)
+        return grown
 
     def write(self, places: mx.array, keys: mx.array, values: mx.array) -> None:
         """Store keys and values [N, G, K] at buffer rows [N, G]."""

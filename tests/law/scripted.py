@@ -72,6 +72,8 @@ def layer(index: int, window: int | None, width: int) -> LayerSpec:
 class ScriptedTarget:
     """What the engine asks of model.target.Target, over a table."""
 
+    dtype = mx.float32
+
     def __init__(self, table: np.ndarray) -> None:
         self.table = mx.array(table)
         size = len(table)
@@ -126,6 +128,7 @@ def make_engine(
 def seat(engine: Engine, slot: int, request_id: int, request: Request) -> None:
     """Put a request into a slot as if its prompt had run, its last prompt token pending."""
     *cached, _ = request.prompt
+    assert engine.memory.reserve(slot, engine._most_tokens(request))
     engine.cache.begin((Row(slot, 0, len(cached)),), is_chunk=True)
     engine.cache.commit(slot, len(cached))
     engine.slots[slot] = Sequence(

@@ -90,6 +90,7 @@ def engine_at(
     """An engine whose rows run at `lengths` committed tokens, over made-up keys and values."""
     engine = Engine(target, drafter, max_num_seqs=len(lengths))
     for slot, length in enumerate(lengths):
+        assert engine.memory.reserve(slot, length + ROOM)
         engine.cache.begin((Row(slot, 0, length + ROOM),), is_chunk=True)
         engine.cache.commit(slot, length)
         engine.slots[slot] = _running(target, slot, length, num_draft_tokens)
