@@ -14,8 +14,10 @@ from mtp_mlx.engine import blocks, forced, positions
 from mtp_mlx.engine.calibrate import measure
 from mtp_mlx.engine.calibrated import Calibrated, Source, load_or_calibrate
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
+from mtp_mlx.engine.planner import PolicyPlanner, most_drafts
 from mtp_mlx.engine.policy import Calibration
 from mtp_mlx.measured import Measured, PositionScore
+from mtp_mlx.model.backend import on_gpu
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
 from mtp_mlx.verdict import Rounding, Text
 
@@ -67,8 +69,14 @@ class MlxRuntime:
         mx.clear_streams()
 
     def new_engine(self) -> Engine:
-        """An engine with empty slots; it shares the weights."""
-        return Engine(self._target, self._drafter, self._max_num_seqs)
+        """An engine with empty slots and a policy that knows this machine's costs; it shares the
+        weights."""
+        calibration, slots = self.calibration, self._max_num_seqs
+        if calibration is None:
+            return Engine(self._target, self._drafter, slots)
+        k_max = most_drafts(self._target.config, on_gpu=on_gpu())
+        planner = PolicyPlanner(calibration, slots, k_max)
+        return Engine(self._target, self._drafter, slots, planner=planner)
 
     def peak_memory_bytes(self) -> int:
         return mx.get_peak_memory()
