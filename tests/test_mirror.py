@@ -38,8 +38,8 @@ from tests.both_forms import (
 OPERATION_ATOL = 1e-5
 MODEL_ATOL = 3e-4
 
-MIRRORED = ("attention", "batch", "cache", "choose", "drafter", "ffn", "head", "rope", "target",
-            "view")  # fmt: skip
+MIRRORED = ("attention", "batch", "cache", "choose", "drafter", "ffn", "head", "rope", "routes",
+            "target", "view")  # fmt: skip
 NOT_MIRRORED = {
     "model.backend": "NumPy has one device",
     "model.load": "reads MLX arrays; the twin's own loader expands what is quantised",
@@ -56,6 +56,7 @@ ONLY_MLX = {
     "cache.Cache.full_bytes": "storage: the twin's memory is not counted",
     "cache.ring_positions": "storage: the twin has no ring",
     "cache.round_up": "storage: the twin reads exactly the keys there are",
+    "view.View.narrowed": "the twin drafts one row at a time",
     "view.WindowPlan": "storage: the twin has no ring and pads nothing",
     "ffn.ExpertLinear": "gathers matrices for a sorted batch; the twin goes token by token",
     "ffn.QuantizedExpertLinear": "the twin's weights are never quantised",

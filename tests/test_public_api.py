@@ -22,6 +22,7 @@ GENERATE = {
     "max_tokens": None,
     "stop": (),
     "num_draft_tokens": "auto",
+    "timeout": None,
 }
 REPLY = {"text", "token_ids", "finish_reason", "seed", "spec", "usage", "timings"}
 SPEC = {"rounds", "drafted", "accepted", "per_position", "tokens_per_round", "target_forwards"}

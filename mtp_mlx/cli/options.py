@@ -117,7 +117,7 @@ model_options = _all(
         "Model",
         "--num-draft-tokens",
         type=DraftTokens(),
-        help=f"Drafts a round, 0 (plain) to {MAX_DRAFT_TOKENS}; auto, the default, is 3.",
+        help=f"Drafts a round, 0 (plain) to {MAX_DRAFT_TOKENS}; auto: as many as pay.",
     ),
     click.option(
         "--draft-block-size", type=click.IntRange(1, MAX_DRAFT_TOKENS + 1), hidden=True

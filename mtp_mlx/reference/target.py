@@ -15,6 +15,7 @@ from mtp_mlx.reference.cache import Cache
 from mtp_mlx.reference.ffn import MLP, gelu_tanh, make_experts
 from mtp_mlx.reference.head import tied_head
 from mtp_mlx.reference.nn import Embedding, Linear, RMSNorm, Tensors
+from mtp_mlx.reference.routes import Routes
 from mtp_mlx.reference.view import View, target_view
 
 
@@ -28,6 +29,7 @@ class DecoderLayer:
             return RMSNorm(width, eps, weights.under(name + "."))
 
         self.has_experts = spec.experts is not None
+        self.num_experts = 0 if spec.experts is None else spec.experts.num_experts
         self.self_attn = Attention(spec, width, eps, weights.under("self_attn."))
         self.mlp = MLP(width, spec.ffn_dim, weights.under("mlp."))
         self.input_layernorm = norm("input_layernorm")
@@ -47,14 +49,20 @@ class DecoderLayer:
             self.post_per_layer_input_norm = norm("post_per_layer_input_norm")
 
     def __call__(
-        self, x: np.ndarray, view: View, per_layer: np.ndarray | None = None
+        self,
+        x: np.ndarray,
+        view: View,
+        per_layer: np.ndarray | None = None,
+        routes: Routes | None = None,
     ) -> np.ndarray:
-        """x [N, D], per_layer [N, d] or None -> [N, D]."""
+        """x [N, D], per_layer [N, d] or None -> [N, D]; `routes` is told the experts chosen."""
         attended = self.self_attn(self.input_layernorm(x), view)
         residual = x + self.post_attention_layernorm(attended)
         mixed = self.mlp(self.pre_feedforward_layernorm(residual))
         if self.has_experts:
             ids, weights = self.router(residual)
+            if routes is not None:
+                routes.add(ids, self.num_experts)
             routed = self.experts(self.pre_feedforward_layernorm_2(residual), ids, weights)
             routed = self.post_feedforward_layernorm_2(routed)
             mixed = self.post_feedforward_layernorm_1(mixed) + routed
@@ -103,13 +111,16 @@ class Target:
         """Scaled embeddings [N, D]. Raises ValueError for an id outside the vocabulary."""
         return self.embed_tokens(tokens) * np.float32(self.config.hidden_size**0.5)
 
-    def __call__(self, batch: Batch, cache: Cache) -> np.ndarray:
-        """Hidden states [N, D] after the final norm; K/V are written provisionally."""
+    def __call__(self, batch: Batch, cache: Cache, routes: Routes | None = None) -> np.ndarray:
+        """Hidden states [N, D] after the final norm; K/V are written provisionally.
+
+        `routes` is told which experts each layer chose.
+        """
         x = self.embed(batch.tokens)
         per_layer = self._per_layer_inputs(batch.tokens, x)
         view = target_view(cache, batch)
         for index, layer in enumerate(self.layers):
-            x = layer(x, view, None if per_layer is None else per_layer[:, index])
+            x = layer(x, view, None if per_layer is None else per_layer[:, index], routes)
         return self.norm(x)
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:

@@ -88,8 +88,6 @@ class ScriptedTarget:
     def embed(self, tokens: mx.array) -> mx.array:
         return self.one_hot[tokens]
 
-    dtype = mx.float32
-
     def __call__(self, batch: Batch, cache: Cache, routes: None = None) -> mx.array:
         target_view(cache, batch)
         return self.embed(batch.tokens)
