@@ -61,7 +61,7 @@ print(1)
 """,
     "one after the other": f"""
 import mtp_mlx
-for _ in range(3):
+for _ in range(2):
     with {LOAD} as llm: first = {EXPECTED}
 with {LOAD} as llm: print(*{EXPECTED}, 30); assert {EXPECTED} == first
 print(1)

@@ -18,7 +18,7 @@ from mtp_mlx.request import MAX_DRAFT_TOKENS, Failed, Finished, Request, Samplin
 from tests.exact.pairs import Outcome, Pair, Run, embedded_pair, golden_pair, plain
 from tests.golden import recipe
 
-QUICK, ALL = 40, 500
+QUICK, ALL = 30, 500
 PER_PART = 10
 WINDOWS = {**dict.fromkeys(recipe.VARIANTS, 8), **dict.fromkeys(NAMES, 24)}
 PAIRS = tuple(WINDOWS)
