@@ -226,6 +226,7 @@ def test_a_round_waits_for_the_device_once(monkeypatch, drafts, rows):
     options = {"temperature": 0.8, "seed": 3, "max_tokens": 9}
     full = [loaded().generate(prompt_ids()[: -row or None], **options) for row in range(rows)]
     llm = scripted([reply.token_ids for reply in full], agreeing(0.7, 4))
+    llm._worker.call(lambda _, engine: make_rings(engine, rows))
     reads = Counter(backend.read_ints)
     monkeypatch.setattr(round, "read_ints", reads)
     first = Counter(backend.read_ints)
@@ -254,6 +255,12 @@ def test_a_round_waits_for_the_device_once(monkeypatch, drafts, rows):
     assert max(r.spec.rounds for r in replies) <= reads.calls <= steps.calls
     if rows == 1:
         assert reads.calls == replies[0].spec.rounds
+
+
+def make_rings(running: engine.Engine, rows: int) -> None:
+    """Room for the rows: rings move once for a new slot, and that is waited for."""
+    for ring in running.cache.window.values():
+        ring.reserve(rows - 1, len(running.slots))
 
 
 def test_version_is_that_of_the_metadata():

@@ -71,7 +71,13 @@ class Steps:
         return is_end
 
 
-@pytest.mark.parametrize("first", range(1, ROUNDS + 1))
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(number, marks=[] if number % 2 else [pytest.mark.slow])
+        for number in range(1, ROUNDS + 1)
+    ],
+)
 def test_rows_that_raise_in_any_round_fail_alone(first):
     steps, asked = Steps(), list(requests())
     # Over all values of `first`, each of the three fails in each of the rounds.

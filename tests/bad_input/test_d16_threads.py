@@ -59,7 +59,7 @@ def by_leaving(llm: LLM, index: int) -> tuple[int, ...]:
 WAYS = (by_loop, by_stream, by_call, by_batch, by_leaving)
 
 
-@pytest.mark.parametrize("slots", [2, 8])
+@pytest.mark.parametrize("slots", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_threads_and_loops_of_all_kinds_at_once_each_get_their_own_text(slots, monkeypatch):
     llm = loaded(max_num_seqs=slots)
     texts, step = expected(llm), Engine.step

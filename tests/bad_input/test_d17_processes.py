@@ -10,6 +10,7 @@ import mtp_mlx
 from tests.api_pairs import folders, loaded
 from tests.bad_input.engines import PROMPTS, SAMPLED, SOON_S, Calls, own
 
+QUICK = ("mlx first", "mlx while it runs", "the reference beside it", "one after the other")
 EXPECTED = "llm.generate([2, 9, 7], temperature=0, max_tokens=6, num_draft_tokens=3).token_ids"
 LOAD = "mtp_mlx.load(sys.argv[1], draft_model=sys.argv[2])"
 ORDERS = {
@@ -61,7 +62,7 @@ print(1)
 """,
     "one after the other": f"""
 import mtp_mlx
-for _ in range(3):
+for _ in range(2):
     with {LOAD} as llm: first = {EXPECTED}
 with {LOAD} as llm: print(*{EXPECTED}, 30); assert {EXPECTED} == first
 print(1)
@@ -69,7 +70,10 @@ print(1)
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "order",
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ORDERS],
+)
 def test_any_order_of_imports_gives_the_same_text_and_a_clean_end(order):
     llm = loaded()
     expected = eval(EXPECTED, {"llm": llm})

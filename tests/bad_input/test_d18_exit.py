@@ -81,6 +81,16 @@ atexit.register(stream.cancel)
 }  # fmt: skip
 
 
+QUICK = (
+    "streams unread",
+    "sys.exit inside a stream",
+    "threads that wait",
+    "an event loop that ends",
+    "four models",
+    "a load that failed",
+)
+
+
 def leave(name: str) -> None:
     """Run one process to its end."""
     code, status, last = LEAVING[name]
@@ -93,7 +103,10 @@ def leave(name: str) -> None:
     assert done.stderr.count("Traceback") == bool(last)
 
 
-@pytest.mark.parametrize("name", LEAVING)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in LEAVING],
+)
 def test_a_process_may_end_whatever_is_under_way(name):
     leave(name)
 

@@ -63,7 +63,8 @@ def test_any_number_of_drafts_in_any_round_gives_the_plain_text(seed):
     check(run_changing(engine, asked, random.Random(seed)), alone)
 
 
-@pytest.mark.parametrize("name", ["tiny", pytest.param("tiny-moe", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny", "tiny-moe"])
 def test_a_trained_drafter_of_changing_length_gives_the_plain_text(name):
     pair = embedded_pair(name)
     asked = requests(pair.vocab_size)

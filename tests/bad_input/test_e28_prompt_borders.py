@@ -43,12 +43,11 @@ def test_a_prompt_may_end_anywhere_in_a_chunk(alone, num_drafts):
     assert [outcome.text for outcome in seen] == [outcome.text for outcome in alone]
 
 
-def test_the_twin_says_the_same_whatever_its_chunk(alone):
+def test_the_twin_says_the_same_in_other_chunks(alone):
     checkpoint = open_target(folders("e4b")[0])
     twin = NumpyTarget(checkpoint.config, load_weights(checkpoint))
     for request, outcome in zip(requests(0), alone, strict=True):
-        for chunk in (CHUNK, CHUNK + 3):
-            said = decode.plain_decode(
-                twin, request.prompt, request.sampling, request.max_tokens, chunk=chunk
-            )
-            assert said == outcome.ids
+        said = decode.plain_decode(
+            twin, request.prompt, request.sampling, request.max_tokens, chunk=CHUNK + 3
+        )
+        assert said == outcome.ids

@@ -80,7 +80,7 @@ def golden() -> Engine:
 
 @pytest.mark.parametrize(
     ("engine", "trials"),
-    [(scripted, TRIALS), (golden, 20), pytest.param(golden, TRIALS, marks=pytest.mark.slow)],
+    [(scripted, TRIALS), (golden, 10), pytest.param(golden, TRIALS, marks=pytest.mark.slow)],
 )
 def test_a_request_beside_seven_others_is_answered_soon_and_leaves_at_once(engine, trials):
     crowd = Crowd(engine(), random.Random("admission"))
@@ -142,7 +142,7 @@ def test_a_request_that_waits_for_a_slot_has_it_in_the_step_after_one_ends():
             crowd.run.cancel(request_id)
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(TRIALS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20, pytest.param(TRIALS, marks=pytest.mark.slow)])
 def test_a_stream_that_is_cancelled_is_gone_after_the_step_under_way(monkeypatch, count):
     llm = loaded()
     kind = type(engine_of(llm))
