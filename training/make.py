@@ -4,8 +4,8 @@
     python -m training.make tiny --phase drafter     # one of them, on what the package holds
 
 The phases: `target` (tokenizer and target), `polish` and `settle` (the target again, each from a
-lower rate), `drafter` (and its centroid head). `make pairs` does both pairs side by side, one core each, in the
-goldens' environment, and pins the files (`python -m training.export`).
+lower rate), `drafter` (and its centroid head). `make pairs` does both pairs side by side, one core
+each, in the goldens' environment, and pins the files (`python -m training.export`).
 """
 
 import argparse
