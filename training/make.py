@@ -3,9 +3,9 @@
     python -m training.make tiny                     # all phases
     python -m training.make tiny --phase drafter     # one of them, on what the package holds
 
-The phases: `target` (tokenizer and target), `polish` (the target again, from half the rate),
-`drafter` (and its centroid head). `make pairs` does both pairs side by side, one core each, in the
-goldens' environment, and pins the files (`python -m training.export`).
+The phases: `target` (tokenizer and target), `polish` and `settle` (the target again, each from a
+lower rate), `drafter` (and its centroid head). `make pairs` does both pairs side by side, one core
+each, in the goldens' environment, and pins the files (`python -m training.export`).
 """
 
 import argparse
@@ -27,8 +27,9 @@ SEED = 1
 VOCABULARY_EXAMPLES = 20_000
 TARGET_TOKENS = {"tiny": 3_500_000, "tiny-moe": 3_800_000}
 POLISH_TOKENS = {"tiny": 1_500_000, "tiny-moe": 2_200_000}
+SETTLE_TOKENS = {"tiny": 800_000, "tiny-moe": 1_000_000}
 DRAFTER_TOKENS = 1_200_000
-PHASES = ("target", "polish", "drafter")
+PHASES = ("target", "polish", "settle", "drafter")
 CENTROID_STEPS = 150
 CONTROL = re.compile(r'<\|?[a-z_"]+\|?>')
 
@@ -46,7 +47,9 @@ def main() -> None:
         if phase == "target":
             make_target(name, int(share * TARGET_TOKENS[name]))
         elif phase == "polish":
-            polish_target(name, int(share * POLISH_TOKENS[name]))
+            again(name, SEED + 1, int(share * POLISH_TOKENS[name]), target.POLISH_RATE)
+        elif phase == "settle":
+            again(name, SEED + 3, int(share * SETTLE_TOKENS[name]), target.SETTLE_RATE)
         else:
             make_drafter(name, int(share * DRAFTER_TOKENS))
 
@@ -62,11 +65,10 @@ def make_target(name: str, num_tokens: int) -> None:
     export.write_target(name, model)
 
 
-def polish_target(name: str, num_tokens: int) -> None:
+def again(name: str, seed: int, num_tokens: int, rate: float) -> None:
     """More of the same for the target in the package, on texts it has not seen."""
     model = read_target(name)
-    source = corpus.texts(writer(name), SEED + 1)
-    target.train(name, model, source, num_tokens, target.POLISH_RATE)
+    target.train(name, model, corpus.texts(writer(name), seed), num_tokens, rate)
     export.write_target(name, model)
 
 

@@ -14,6 +14,7 @@ from training.optimizer import Optimizer
 BALANCE = 0.02
 RATE = 1.2e-2
 POLISH_RATE = 6e-3
+SETTLE_RATE = 4e-3
 BATCH_TOKENS = 2048
 INITIAL_POST_NORM = 0.3
 SCALAR_RANGE = (0.9, 1.1)  # layer_scalar is an untrained buffer; not 1, so that loaders are tested

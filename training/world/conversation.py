@@ -56,12 +56,15 @@ def example(kind: str, random: Random) -> Example:
 
 
 def examples(seed: int, split: str, kinds: Sequence[str] = KINDS) -> Iterator[Example]:
-    """Endless conversations of one split; the same for the same seed."""
+    """Endless conversations of one split; the same for the same seed.
+
+    Kinds that are hard to learn are told more often in training; held-out ones come equally often.
+    """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {SPLITS}")
     random = Random(f"{seed} {split}")
     held_out = split == "held-out"
-    weights = [WEIGHTS.get(kind, 1) for kind in kinds]
+    weights = [1 if held_out else WEIGHTS.get(kind, 1) for kind in kinds]
     while True:
         kind = random.choices(kinds, weights)[0]
         made = _single(kind, random)
