@@ -21,7 +21,6 @@ from mtp_mlx.engine.policy import (
 )
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 
-
 # Queries times heads of a group that one fused attention call takes (MLX 0.32, Metal).
 FUSED_HEADS = 32
 
