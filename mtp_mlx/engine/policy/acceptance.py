@@ -28,8 +28,8 @@ PRIOR_TRIALS = 4.0
 CHAIN = 0.98
 LEAST_RATIO, MOST_RATIO = 0.5, 1.2
 # Discounts, at each new trial of a position (long) or each new outcome (short): memories of about
-# 100 and 5 trials for a row; the pool hears all rows.
-ROW_GAINS = (0.99, 0.8)
+# 200 and 5 trials for a row; the pool hears all rows.
+ROW_GAINS = (0.995, 0.8)
 POOL_GAINS = (0.997, 0.9)
 # Trials that the pool is worth to a row: at most (rows alike), at least (rows that differ) and
 # where there are too few rows to tell.
@@ -40,7 +40,7 @@ SHORT_PRIOR = 2.0
 SWAY, RESTART = 3.0, 5.0
 # Standard errors below the estimate at which a plan must already pay to be free of the credit, and
 # above it at which an unknown rate is still worth exploring.
-CAUTION, HOPE = 0.7, 1.5
+CAUTION, HOPE = 0.85, 1.5
 LOWEST, HIGHEST = 0.02, 0.985
 
 

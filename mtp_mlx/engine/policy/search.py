@@ -108,20 +108,24 @@ def best(candidates: tuple[Candidate, ...], prices: Prices, credit_s: float) -> 
     step_s = base.seconds / base.tokens
     items = _items(candidates)
     base_depth, base_drafts = max(base.lengths), sum(base.lengths)
-    room = len(prices.forward) - 1 - base_drafts
+    times = [
+        forward + count * prices.token_s + prices.host_s
+        for count, forward in enumerate(prices.forward[base_drafts:])
+    ]
+    room = len(times) - 1
     top, top_depth, top_count = base.rate, 0, 0
     for depth in range(1, max((j for _, j, _, _ in items), default=0) + 1):
-        deepest = max(depth, base_depth)
-        fixed_s = deepest * prices.depth_s + base_drafts * prices.token_s + prices.host_s
-        chosen = [(gain, low) for gain, j, _, low in items if j <= depth][:room]
+        depth_s = max(depth, base_depth) * prices.depth_s + base_drafts * prices.token_s
+        chosen = [item for item in items if item[1] <= depth]
         tokens = cautious = base.tokens
-        for count, (gain, low) in enumerate(chosen, 1):
+        for count, (gain, _, _, low) in enumerate(chosen[:room], 1):
             tokens -= gain
             cautious += low
-            seconds = prices.forward[base_drafts + count] + fixed_s + count * prices.token_s
-            loss = seconds + prices.doubt[base_drafts + count] - step_s * cautious
-            if tokens > top * seconds and loss <= credit_s:
-                top, top_depth, top_count = tokens / seconds, depth, count
+            seconds = times[count] + depth_s
+            if tokens > top * seconds:
+                loss = seconds + prices.doubt[base_drafts + count] - step_s * cautious
+                if loss <= credit_s:
+                    top, top_depth, top_count = tokens / seconds, depth, count
     if not top_count:
         return base
     return priced(candidates, _lengths(base.lengths, items, top_depth, top_count), prices)

@@ -21,7 +21,7 @@ from mtp_mlx.engine.policy.search import Candidate, Plan, Prices
 # The previous lengths are kept while they are within this factor of the best.
 KEEP = 0.99
 # A trial is considered once in so many rounds.
-TRIAL_EVERY = 8
+TRIAL_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,11 @@ def _explored(state: State, allocation: Allocation, account: Ledger) -> Allocati
         if trial is not None and _is_affordable(trial, allocation, account):
             plan, trial_s = trial
             return replace(allocation, drafts=plan.lengths, chosen=plan, trial_s=trial_s)
-    waited_s = state.waited * allocation.plain.seconds
-    drafts = probes.shadows(candidates, chosen, prices, state.num_shadows, waited_s)
-    shadow_s = probes.extra_s(drafts, chosen, prices)
-    if shadow_s > account.bank_s:
+    history = state.num_shadows, state.waited * allocation.plain.seconds
+    drafts = probes.shadows(candidates, chosen, prices, history, account.bank_s)
+    if drafts == allocation.drafts:
         return allocation
-    return replace(allocation, drafts=drafts, shadow_s=shadow_s)
+    return replace(allocation, drafts=drafts, shadow_s=probes.extra_s(drafts, chosen, prices))
 
 
 def _is_affordable(trial: tuple[Plan, float], allocation: Allocation, account: Ledger) -> bool:

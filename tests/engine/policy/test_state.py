@@ -162,6 +162,29 @@ def test_drafts_that_are_never_right_cost_no_more_than_the_accounts_allow(machin
         assert total - plain <= opening + income
 
 
+def first_shadow(machine: policy.Calibration) -> tuple[int, int]:
+    """The round of the first shadow, and its depth; no draft is ever right."""
+    state = start(machine)
+    for index in range(ROUNDS):
+        allocation = policy.allocate(state, rows(1), limits())
+        if allocation.shadow_s:
+            return index, allocation.drafts[0]
+        state = played(state, allocation, (0,))
+    raise AssertionError("no shadow was made")
+
+
+def test_the_first_shadow_does_not_wait_until_the_bank_pays_for_a_deep_one():
+    index, depth = first_shadow(calibration(1.0, 1.5, 1.9, 2.2))
+    assert index < 6
+    assert depth < 4
+
+
+def test_before_a_cliff_the_first_shadow_is_deep_for_shallow_drafts_cannot_pay():
+    index, depth = first_shadow(calibration(1.0, 5.0, 5.0))
+    assert index > 6
+    assert depth > 4
+
+
 def test_a_command_is_a_command():
     inputs = (policy.RowInput(0, 3, is_command=True), policy.RowInput(1, 0))
     allocation = policy.allocate(start(STEEP), inputs, limits())
