@@ -25,7 +25,7 @@ check: setup
 	$(BIN)/codespell
 
 test: setup
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: setup
 	$(BIN)/pytest -n 2 --dist load --timeout 900

@@ -1,8 +1,9 @@
 """How well the embedded drafters draft, on held-out prompts of the world they were trained on.
 
 For each pair, greedy and at temperature 0.7: acceptance by draft position and tokens a round for 1
-to 6 drafts, over all texts and by kind of text, and right replies by the grammar's checker; also
-how often the drafter's first token is the target's own along held-out replies, teacher-forced.
+to 6 drafts, over all texts and by kind of text (there by position at 6), and right replies by the
+grammar's checker, which drafts cannot change; also how often the drafter's first token is the
+target's own along held-out replies, teacher-forced.
 Prints tables, then one JSON line.
 
     python -m bench.acceptance --prompts 96
@@ -104,10 +105,7 @@ def show(result: dict[str, Any]) -> None:
 
 def show_kinds(temperature: float, cells: Sequence[dict[str, Any]]) -> None:
     """By kind: tokens a round for each number of drafts, and acceptance by position at the most."""
-    right = " ".join(f"{cell['right']:.3f}" for cell in cells)
-    print(
-        f"temperature {temperature}: right replies at {DEPTHS[0]} to {DEPTHS[-1]} drafts: {right}"
-    )
+    print(f"temperature {temperature}: {cells[0]['right']:.3f} of the replies are right")
     print(
         f"{'kind':>12}  tokens a round, {DEPTHS[0]} to {DEPTHS[-1]} drafts    accepted by position"
     )

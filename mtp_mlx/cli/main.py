@@ -73,9 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
     _fill_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
-    _on_interrupt(
-        partial(_leave, "--raw" in arguments), unless=signal.SIG_IGN
-    )  # as a shell's background jobs have it
+    leave = partial(_leave, "--raw" in arguments)
+    _on_interrupt(leave, unless=signal.SIG_IGN)  # as a shell's background jobs have it
     stdout = sys.stdout
     try:
         code = cli.main(arguments, prog_name="mtp-mlx", standalone_mode=False)

@@ -32,7 +32,10 @@ def embedded_folder(name: str) -> Path:
 
 def name_of(folder: Path) -> str:
     """What a user calls the checkpoint in `folder`: an embedded one's name, else its path."""
-    return folder.name if folder.parent == HERE and folder.name in FOLDERS else str(folder)
+    spelled = str(folder)
+    if folder.resolve().parent == HERE and folder.name in FOLDERS:
+        return folder.name
+    return f"./{spelled}" if spelled in FOLDERS else spelled
 
 
 def _pins(parts: tuple[str, ...]) -> dict[str, str]:

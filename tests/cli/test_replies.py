@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,15 @@ def test_a_built_in_pair_is_known_by_its_name(cli, name):
     answer = cli("generate", "Tell me a story.", "--model", name, "-m", 3, "--json")
     assert (answer.code, answer.err) == (0, "")
     assert (answer.body["model"], answer.body["draft_model"]) == (name, f"{name}-assistant")
+
+
+def test_a_folder_of_a_built_in_name_is_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(embedded.HERE.parent)
+    assert embedded.name_of(Path("embedded/tiny")) == embedded.name_of(embedded.HERE / "tiny")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert embedded.name_of(Path("./tiny")) == "./tiny"
+    assert embedded.name_of(tmp_path / "tiny") == str(tmp_path / "tiny")
 
 
 @pytest.mark.parametrize("folder", ["tiny", "tiny-assistant"])

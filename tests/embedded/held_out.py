@@ -54,9 +54,19 @@ def fault(name: str, example: world.Example, reply: Reply) -> str | None:
     return world.check(example, text)
 
 
+def kind_of(example: world.Example) -> str:
+    """The kind of its answer: a thought, or tools of no use, stand before one of any kind."""
+    match example.kind, example.facts:
+        case "thinking", (kind, *_):
+            return kind
+        case "tools", ("plain", kind, *_):
+            return kind
+    return example.kind
+
+
 def repeated(name: str, example: world.Example, reply: Reply) -> str | None:
     """A 4-gram of tokens that a reply repeats more than three times where it should not."""
-    if example.kind in REPETITIVE:
+    if kind_of(example) in REPETITIVE:
         return None
     ids = reply.token_ids
     grams = Counter(tuple(ids[at : at + GRAM]) for at in range(len(ids) - GRAM + 1))

@@ -283,12 +283,13 @@ def test_it_ends_when_its_parent_is_killed(ending):
 
 def test_an_interrupt_reaches_the_parent_alone():
     ending = (
-        f"try: RENDERER.render({ENDLESS!r}, {{}})\n"
+        f"try: print('rendering', flush=True); RENDERER.render({ENDLESS!r}, {{}})\n"
         "except KeyboardInterrupt: print('interrupted', RENDERER._process)\n"
         "print(RENDERER.render('again', {}))"
     )
     with run_script(ending, group=True) as parent:
         worker = worker_of(parent)
+        assert parent.stdout.readline() == "rendering\n"
         assert waits_for(lambda: state_of(worker) == "R")
         os.killpg(parent.pid, signal.SIGINT)
         output, errors = parent.communicate(timeout=WAIT_S)

@@ -45,7 +45,8 @@ def normalised(message: str) -> str:
 
 
 def is_held_out(message: str) -> bool:
-    """Whether prompts that end with this user message, however typed, are never trained on."""
+    """Whether prompts that end with this user message are never trained on, also in other case,
+    with or without spaces, end mark and "please"."""
     digest = sha256(normalised(message).encode()).digest()
     return int.from_bytes(digest[:4], "big") % HELD_OUT_ONE_IN == 0
 
@@ -58,7 +59,7 @@ def example(kind: str, random: Random) -> Example:
 def examples(seed: int, split: str, kinds: Sequence[str] = KINDS) -> Iterator[Example]:
     """Endless conversations of one split; the same for the same seed.
 
-    Kinds that are hard to learn are told more often in training; held-out ones come equally often.
+    Kinds that are hard to learn are drawn more often in training; held-out ones all alike.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {SPLITS}")
