@@ -219,7 +219,6 @@ def test_a_closed_model_says_so_and_closes_again_quietly():
             lambda: llm.batch([[2]]),
             lambda: llm.logits([2]),
             lambda: llm.propose([2, 9], 1),
-            lambda: llm.has_drafter,
             llm.peak_memory_bytes,
             lambda: list(stream),
         )

@@ -57,6 +57,7 @@ ONLY_MLX = {
     "cache.ring_positions": "storage: the twin has no ring",
     "cache.round_up": "storage: the twin reads exactly the keys there are",
     "view.View.narrowed": "the twin drafts one row at a time",
+    "view.View.whole": "the twin drafts one row at a time",
     "view.WindowPlan": "storage: the twin has no ring and pads nothing",
     "ffn.ExpertLinear": "gathers matrices for a sorted batch; the twin goes token by token",
     "ffn.QuantizedExpertLinear": "the twin's weights are never quantised",

@@ -221,6 +221,7 @@ class Engine:
         air = self._air or self._launch()
         if air is None:
             self._clock.rest()
+            self._retire()
             return []
         if air.decision.is_free:
             self._decision = air.decision
@@ -236,10 +237,14 @@ class Engine:
             self.counters.count_experts(len(draft.lengths), num_tokens, seen, top_k)
         events, outcomes, judged = self._commit(air.flight, verdict)
         self.planner.learn(air.decision, tuple(outcomes), timing, tuple(judged))
+        self._retire()
+        return events
+
+    def _retire(self) -> None:
+        """Let the planner forget the rows that have left; their last outcomes it has heard."""
         for row in self._left:
             self.planner.retire(row)
         self._left.clear()
-        return events
 
     def _commit(
         self, flight: Flight, verdict: Verdict

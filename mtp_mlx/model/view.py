@@ -83,7 +83,7 @@ class View:
         self.positions = positions
         self.is_chunk = is_chunk
         self.extra_keys = extra_keys
-        self.whole = self  # the view that this one was narrowed from
+        self._wider: View | None = None
         self._angles: dict[RopeSpec, Angles] = {}
         self._full_masks: list[mx.array] | None = None
         self._window_plans: dict[tuple[int, int], WindowPlan] = {}
@@ -94,8 +94,13 @@ class View:
         rows = tuple(self.rows[index] for index in keep)
         positions = self.positions[mx.array(keep)]
         view = View(self.cache, rows, positions, extra_keys=self.extra_keys)
-        view.whole = self.whole
+        view._wider = self.whole
         return view
+
+    @property
+    def whole(self) -> "View":
+        """The view of all rows that this one was narrowed from, or itself."""
+        return self if self._wider is None else self._wider
 
     def angles(self, spec: RopeSpec) -> Angles:
         """Rotary angles of this forward's positions for one layer kind."""

@@ -302,7 +302,7 @@ class PoisonedTarget(ScriptedTarget):
     def new_cache(self, num_slots: int, max_block: int) -> Cache:
         return Cache((self.spec,), num_slots, max_block, mx.float32)
 
-    def __call__(self, batch: Batch, cache: Cache) -> mx.array:
+    def __call__(self, batch: Batch, cache: Cache, routes: None = None) -> mx.array:
         view = target_view(cache, batch)
         hidden = self.embed(batch.tokens)
         is_poison = (batch.tokens == POISON)[:, None]
