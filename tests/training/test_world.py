@@ -61,8 +61,24 @@ def test_careless_typing_does_not_carry_a_question_over_to_the_other_split(sampl
     for made in samples["held-out"]:
         asked = made.last_user_message
         bare = asked.rstrip(" .?!=")
-        for typed in (asked.lower(), bare, f"{bare}, please.", f"Please {bare}?", f" {asked}  "):
+        polite = (f"{bare}, please.", f"Please, {bare}?", f"{bare} please!")
+        loose = (f" {asked}  ", f"{bare} ...", f"{bare},", f'"{asked}"', bare.replace(",", ""))
+        for typed in (asked.lower(), bare, *polite, *loose):
             assert world.is_held_out(typed), (asked, typed)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("What's 3 + 4?", "what is 3+4", True),
+        ("Whats 3 + 4?", "What is 3 + 4 =", True),
+        ("What is 3 + 4?", "What is 3 - 4?", False),
+        ("What is 3 * 4?", "What is 3 4?", False),
+        ("Count to 5.", "Please, count to 5!", True),
+    ],
+)
+def test_marks_do_not_matter_but_signs_do(one, other, is_same):
+    assert (normalised(one) == normalised(other)) == is_same
 
 
 def test_a_conversation_is_well_formed(samples):
@@ -145,6 +161,31 @@ def spoiled(random, reply, vocabulary):
             ("spell", "apple"),
             "You spell apple like this: a-p-p-l-e.",
             ["You spell apple like this: a-p-l-e.", "You spell aple like this: a-p-p-l-e."],
+        ),
+        (
+            "spelling",
+            ("count", "cow"),
+            "The letters of cow are c-o-w. That makes 3.",
+            ["The letters of cow are c-o-w. That makes 4.", "The letters of cow are c-o-w."],
+        ),
+        (
+            "spelling",
+            ("last", "cow"),
+            "The letters of cow are c-o-w. The last one is w.",
+            ["The letters of cow are c-o-w. The last one is o.", "The last letter of cow is w."],
+        ),
+        ("colours", ("is", "snow", "red"), "Snow is white.", ["Snow is red.", "No."]),
+        (
+            "colours",
+            ("name", "", "white"),
+            "Milk is white.",
+            ["Grass is white.", "The sky is blue."],
+        ),
+        (
+            "animals",
+            ("lives", "bear", "field"),
+            "The bear lives in the forest.",
+            ["The bear lives in the field.", "The bear lives in the forest, so no."],
         ),
         ("dates", ("on", "Sunday", 3), "3 days after Sunday is Wednesday.", ["It is Wednesday."]),
         ("dates", ("length", "May", 0), "May has 31 days.", ["May has 30 days."]),

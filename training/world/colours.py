@@ -13,26 +13,35 @@ COLOUR = (
     "What is the colour of {thing}?",
     "Tell me the colour of {thing}.",
     "Do you know what colour {thing} is?",
+    "What colour does {thing} have?",
+    "{thing}, what colour is that?",
 )
-IS_IT = ("Is {thing} {colour}?", "Tell me, is {thing} {colour}?")
+IS_IT = (
+    "Is {thing} {colour}?",
+    "Tell me, is {thing} {colour}?",
+    "Do you know if {thing} is {colour}?",
+)
 NAME = (
     "Name something {colour}.",
     "What is {colour}?",
     "Name a thing that is {colour}.",
     "Tell me something that is {colour}.",
     "Which thing is {colour}?",
+    "Name one {colour} thing.",
+    "Do you know a thing that is {colour}?",
 )
 MIX = (
     "What do {one} and {two} make?",
     "What colour do you get from {one} and {two}?",
     "Mix {one} and {two}.",
     "Which colour do {one} and {two} make?",
+    "What colour is {one} with {two}?",
 )
 ALL = sorted(set(COLOURS.values()))
 
 
 def ask(random: Random) -> Turn:
-    form = random.choice(("colour", "colour", "colour", "is", "is", "name", "mix"))
+    form = random.choice(("colour", "colour", "colour", "is", "name", "mix"))
     thing, colour = random.choice(list(COLOURS)), random.choice(ALL)
     if form == "colour":
         message = worded(random, COLOUR, thing=thing)
@@ -52,11 +61,8 @@ def ask(random: Random) -> Turn:
 
 def answer(facts: tuple) -> str:
     form, thing, colour = facts
-    if form == "colour":
+    if form in ("colour", "is"):
         return opened(f"{thing} is {COLOURS[thing]}.")
-    if form == "is":
-        verdict = "yes" if COLOURS[thing] == colour else "no"
-        return opened(f"{thing} is {COLOURS[thing]}, so {verdict}.")
     if form == "name":
         first = next(thing for thing, its in COLOURS.items() if its == colour)
         return opened(f"{first} is {colour}.")
@@ -65,6 +71,10 @@ def answer(facts: tuple) -> str:
 
 
 def check(facts: tuple, text: str) -> str | None:
+    form, _, colour = facts
+    if form == "name":
+        named = [opened(f"{thing} is {colour}.") for thing, its in COLOURS.items() if its == colour]
+        return differs(text, *named)
     return differs(text, answer(facts))
 
 

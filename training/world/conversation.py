@@ -39,14 +39,17 @@ SYSTEM_MESSAGES = (
 
 
 def normalised(message: str) -> str:
-    """What all careless typings of one question share: no capitals, spaces, end mark, "please"."""
-    words = re.sub(r",? ?\bplease\b", " ", message.lower()).split()
-    return "".join(words).rstrip(".?!=")
+    """What all careless typings of one question share: no capitals, spaces, marks or "please".
+
+    Only the signs of sums and the words themselves stay; "what's" is "what is".
+    """
+    lowered = re.sub(r"what['\u2019]?s\b", "what is", message.lower())
+    return re.sub(r"\bplease\b|[^\w+*-]", "", lowered)
 
 
 def is_held_out(message: str) -> bool:
     """Whether prompts that end with this user message are never trained on, also in other case,
-    with or without spaces, end mark and "please"."""
+    with other spaces and marks, with or without "please"."""
     digest = sha256(normalised(message).encode()).digest()
     return int.from_bytes(digest[:4], "big") % HELD_OUT_ONE_IN == 0
 

@@ -17,7 +17,13 @@ UP = (
     "Count up from {first} to {last}.",
     "Say the numbers from {first} to {last}.",
 )
-TO = ("Count to {last}.", "Please count to {last}.", "Can you count to {last}?")
+TO = (
+    "Count to {last}.",
+    "Please count to {last}.",
+    "Can you count to {last}?",
+    "Count up to {last}.",
+    "Start at 1 and count to {last}.",
+)
 DOWN = (
     "Count down from {first} to {last}.",
     "Please count down from {first} to {last}.",
@@ -35,7 +41,7 @@ BEFORE = ("What comes before {n}?", "What number comes before {n}?", "Which numb
 
 
 def ask(random: Random) -> Turn:
-    if random.random() < 0.12:
+    if random.random() < 0.18:
         return _neighbour(random)
     if random.random() < 0.15:
         return _to(random)

@@ -90,10 +90,7 @@ MIXES = {
 }
 
 # From small to big.
-SIZES = words(
-    "seed bee cherry mouse apple frog crow duck cat fox dog sheep pig donkey bear horse car"
-    " elephant house hill"
-)
+SIZES = words("seed bee mouse apple frog duck cat fox dog sheep pig bear horse elephant house hill")
 
 DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 MONTHS = words(

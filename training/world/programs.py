@@ -97,8 +97,8 @@ def _function(random: Random) -> dict[str, str]:
 
 
 def _loop(random: Random) -> dict[str, int]:
-    first = random.randint(0, 20)
-    last = first + random.randint(2, 20)
+    first = random.randint(0, 10)
+    last = first + random.randint(2, 10)
     return {"first": first, "last": last, "stop": last + 1}
 
 

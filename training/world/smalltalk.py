@@ -30,10 +30,16 @@ GREETINGS = (
     "good evening",
     "hello there",
     "hi there",
+    "hey there",
 )
 MESSAGES = {
     "hello": ("{hi}!", "{hi}.", "{hi}", "{hi}, tiny model!", "{hi}, model.", "{hi}, my friend!"),
-    "named": ("{hi}, I am {name}.", "{hi}! My name is {name}.", "{hi}, my name is {name}!"),
+    "named": (
+        "{hi}, I am {name}.",
+        "{hi}! My name is {name}.",
+        "{hi}, my name is {name}!",
+        "{hi} from {name}!",
+    ),
     "thanks": (
         "Thank you{thing}!",
         "Thanks{thing}.",
@@ -47,6 +53,8 @@ MESSAGES = {
         "{hi}What is your name?",
         "{hi}Which model are you?",
         "{hi}Tell me about you.",
+        "{hi}Tell me your name.",
+        "{hi}What model is this?",
         "{hi}Are you a model?",
     ),
     "can": (
@@ -55,6 +63,7 @@ MESSAGES = {
         "{hi}How can you help me?",
         "{hi}Can you help me?",
         "{hi}Tell me what you can do.",
+        "{hi}Tell me what you know.",
         "{hi}Help!",
     ),
     "bye": (
@@ -73,9 +82,22 @@ BYES = ("bye", "goodbye", "good night", "goodbye for now", "bye bye")
 THINGS = (
     "",
     "",
-    *(f" for {what}" for what in ("the story", "the list", "the help", "the answer", "that")),
+    *(
+        f" for {what}"
+        for what in ("the story", "the list", "the help", "the answer", "that", "the words")
+    ),
 )
-CLOSINGS = ("", "", "Thank you, ", "Thanks and ", "That is all, ", "It is night, ")
+CLOSINGS = (
+    "",
+    "",
+    "Thank you, ",
+    "Thanks and ",
+    "That is all, ",
+    "It is night, ",
+    "Good, ",
+    "Thank you very much, ",
+    "Thanks for the help, ",
+)
 
 
 def ask(random: Random) -> Turn:

@@ -28,6 +28,7 @@ END = (
     "Tell me the {which} letter of {word}.",
     "What is the {which} letter in the word {word}?",
 )
+LETTERS = r"(?P<letters>[a-z](?:-[a-z])*)"
 
 
 def ask(random: Random) -> Turn:
@@ -39,20 +40,21 @@ def ask(random: Random) -> Turn:
         reply = f"You spell {word} like this: {letters}."
     elif form == "count":
         message = worded(random, COUNT, word=word)
-        reply = f"The word {word} has {len(word)} letters: {letters}."
+        reply = f"The letters of {word} are {letters}. That makes {len(word)}."
     else:
         message = worded(random, END, word=word, which=form)
-        reply = f"The {form} letter of {word} is {word[0 if form == 'first' else -1]}."
+        end = word[0 if form == "first" else -1]
+        reply = f"The letters of {word} are {letters}. The {form} one is {end}."
     return Turn(message, reply, (form, word))
 
 
 def check(facts: tuple, text: str) -> str | None:
     form, word = facts
     patterns = {
-        "spell": rf"You spell {word} like this: (?P<letters>[a-z](?:-[a-z])*)\.",
-        "count": rf"The word {word} has (?P<count>\d+) letters: (?P<letters>[a-z](?:-[a-z])*)\.",
-        "first": rf"The first letter of {word} is (?P<first>[a-z])\.",
-        "last": rf"The last letter of {word} is (?P<last>[a-z])\.",
+        "spell": rf"You spell {word} like this: {LETTERS}\.",
+        "count": rf"The letters of {word} are {LETTERS}\. That makes (?P<count>\d+)\.",
+        "first": rf"The letters of {word} are {LETTERS}\. The first one is (?P<first>[a-z])\.",
+        "last": rf"The letters of {word} are {LETTERS}\. The last one is (?P<last>[a-z])\.",
     }
     parts = re.fullmatch(patterns[form], text)
     if parts is None:
@@ -70,4 +72,4 @@ def thought(facts: tuple) -> str:
         return f"I say the letters of {word} and count them."
     if form == "spell":
         return f"The word is {word}. I say its letters one by one."
-    return f"The letters of {word} are {'-'.join(word)}. I take the {form} one."
+    return f"I say the letters of {word} and take the {form} one."
