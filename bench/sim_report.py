@@ -80,7 +80,9 @@ def exact_over_best_fixed(case: Case) -> float | None:
         candidates.append(search.Candidate(values, values, values))
     machine, batch = case.machine, len(case.rows)
     forward = tuple(machine.forward(batch + n, batch) for n in range(batch * case.k_max + 1))
-    prices = search.Prices(forward, (0.0,) * len(forward), machine.d0, machine.d1, machine.host)
+    prices = search.Prices(
+        forward, (0.0,) * len(forward), 0.0, machine.d0, machine.d1, machine.host
+    )
     rows = tuple(candidates)
     common = max(
         search.priced(rows, (depth,) * batch, prices).rate for depth in range(case.k_max + 1)

@@ -21,6 +21,10 @@ from mtp_mlx.engine.policy.inputs import SeenExperts
 
 # Surprises are cut here: a stall of the machine is not a cost.
 CLAMP = 0.25
+# What a round is charged is cut here: a stall of the machine is not forgiven for ever.
+MOST_SURPRISE = math.log(2)
+# Variance of a median of normal times over that of their mean.
+MEDIAN_ERROR = 1.5
 # Variance that a round adds to the scale and to a visited point (relative, per round): costs drift
 # by some 20 % in a thousand rounds, the shape of the curve much less.
 SCALE_WALK = 3e-4**2
@@ -62,7 +66,7 @@ class Costs:
         noise = max(calibration.spread**2, NOISE_FLOOR)
         knots = [_knot(calibration.verify, n) for n in range(1, max_tokens + 1)]
         log_s = tuple(math.log(seconds) for seconds, _ in knots)
-        known = 1.5 * noise / calibration.repeats
+        known = MEDIAN_ERROR * noise / calibration.repeats
         variance = tuple(known + (BETWEEN_POINTS * gap) ** 2 for _, gap in knots)
         return cls(calibration, log_s, variance, _isotonic(log_s, variance), noise)
 
@@ -103,6 +107,17 @@ class Costs:
         """Relative standard errors of the forward of B rows with 0, 1, … drafts."""
         variance = self.variance[num_rows - 1 : num_rows + num_drafts]
         return tuple([math.sqrt(value) for value in variance])
+
+    def draft_doubt(self) -> float:
+        """Relative standard error of the calibrated times of drafting."""
+        return math.sqrt(MEDIAN_ERROR * self.noise / self.calibration.repeats)
+
+    def believed_s(self, num_tokens: int, predicted_s: float, measured_s: float) -> float:
+        """What a round of N tokens took, noise taken off: between prediction and measurement."""
+        known = self.scale_variance + self.variance[num_tokens - 1]
+        surprise = math.log(measured_s / predicted_s)
+        surprise = min(max(surprise, -MOST_SURPRISE), MOST_SURPRISE)
+        return predicted_s * math.exp(known / (known + self.noise) * surprise)
 
     def _routed_s(self, seconds: float, num_tokens: int, num_rows: int, within: float) -> float:
         """A forward that takes `seconds` for random tokens, for tokens that share experts."""

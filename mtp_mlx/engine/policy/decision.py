@@ -46,8 +46,8 @@ class Allocation:
 
     @property
     def spent_s(self) -> float:
-        """What the round takes from the bank."""
-        return self.shadow_s + (self.trial_s or 0.0)
+        """What the round takes from the bank; shadows are not timed, so with what they may take."""
+        return self.shadow_s * (1 + self.prices.draft_doubt) + (self.trial_s or 0.0)
 
     @property
     def speedup(self) -> float:

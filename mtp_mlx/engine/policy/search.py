@@ -6,12 +6,15 @@ whole prefixes. Scoring *every* n is therefore the exact optimum, cliffs and ste
 included; a climb that stops at the first loss would stay in front of a cliff.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 # Drafts that survive less often are never worth their place and need no scoring.
 LEAST_SURVIVAL = 0.02
 # Drafts of a row beside a prefill: its time is long, and deep drafts would only delay it.
 PREFILL_DEPTH = 3
+# Standard deviations of bad luck that the credit must bear, but for so many plain steps.
+LUCK, LUCK_ROOM = 1.0, 0.1
 UNLIMITED = float("inf")
 
 
@@ -19,21 +22,29 @@ UNLIMITED = float("inf")
 class Prices:
     """What a round of the given rows takes: `forward[n]` seconds with n drafts in the verify.
 
-    `doubt[n]`: seconds that it may well take more.
+    `doubt[n]`: seconds that it may well take more; `draft_doubt`: the share by which drafting may.
     """
 
     forward: tuple[float, ...]
     doubt: tuple[float, ...]
+    draft_doubt: float
     depth_s: float
     token_s: float
     host_s: float
 
     def seconds(self, depth: int, num_drafts: int) -> float:
         """Seconds of a round with so many drafts, the deepest row's `depth`."""
+        return self.forward[num_drafts] + self.drafting_s(depth, num_drafts)
+
+    def drafting_s(self, depth: int, num_drafts: int) -> float:
+        """Seconds of a round beside its forward."""
         if not num_drafts:
-            return self.forward[0]
-        drafting = depth * self.depth_s + num_drafts * self.token_s + self.host_s
-        return self.forward[num_drafts] + drafting
+            return 0.0
+        return depth * self.depth_s + num_drafts * self.token_s + self.host_s
+
+    def doubt_s(self, depth: int, num_drafts: int) -> float:
+        """Seconds that such a round may well take more."""
+        return self.doubt[num_drafts] + self.draft_doubt * self.drafting_s(depth, num_drafts)
 
 
 @dataclass(frozen=True)
@@ -89,23 +100,44 @@ def least(candidates: tuple[Candidate, ...], prices: Prices) -> Plan:
     return priced(candidates, tuple(c.command or 0 for c in candidates), prices)
 
 
-def risk_s(candidates: tuple[Candidate, ...], plan: Plan, prices: Prices) -> float:
-    """Seconds a plan may lose against the least plan's rate, survivals and time being unkind."""
+def is_covered(
+    candidates: tuple[Candidate, ...], plan: Plan, prices: Prices, credit_s: float
+) -> bool:
+    """Whether the credit covers what a plan may lose against the least plan's rate.
+
+    Survivals and time may be unkind; and on top of that, luck, by LUCK standard deviations, may not
+    take more than the credit and LUCK_ROOM steps: few rounds make no average.
+    """
     base = least(candidates, prices)
-    extra = sum(
-        sum(c.cautious[b:k]) for c, b, k in zip(candidates, base.lengths, plan.lengths, strict=True)
-    )
-    doubt = prices.doubt[sum(plan.lengths)]
-    return plan.seconds + doubt - base.seconds / base.tokens * (base.tokens + extra)
+    step_s = base.seconds / base.tokens
+    lengths = list(zip(base.lengths, plan.lengths, strict=True))
+    doubt_s = prices.doubt_s(max(plan.lengths), sum(plan.lengths))
+    extra_s = plan.seconds + doubt_s - base.seconds
+    if extra_s <= 0:
+        return True
+    rows = [c.cautious[b:k] for c, (b, k) in zip(candidates, lengths, strict=True)]
+    tokens = sum(map(sum, rows))
+    if extra_s - step_s * tokens > credit_s:
+        return False
+    room_s = credit_s + LUCK_ROOM * base.seconds
+    if extra_s <= room_s:
+        return True
+    unlucky = max(tokens - LUCK * math.sqrt(sum(map(_variance, rows))), 0.0)
+    return extra_s - step_s * unlucky <= room_s
+
+
+def _variance(survivals: tuple[float, ...]) -> float:
+    """Of the number of drafts accepted, of which j or more are with survivals[j - 1]."""
+    squares = sum((2 * j - 1) * value for j, value in enumerate(survivals, 1))
+    return squares - sum(survivals) ** 2
 
 
 def best(candidates: tuple[Candidate, ...], prices: Prices, credit_s: float) -> Plan:
     """The plan of the highest rate among those the credit covers, the least plan included.
 
-    A plan is covered if its `risk_s` is at most `credit_s`. `prices` bounds the drafts of all rows.
+    `prices` bounds the drafts of all rows.
     """
     base = least(candidates, prices)
-    step_s = base.seconds / base.tokens
     items = _items(candidates)
     base_depth, base_drafts = max(base.lengths), sum(base.lengths)
     times = [
@@ -113,22 +145,19 @@ def best(candidates: tuple[Candidate, ...], prices: Prices, credit_s: float) -> 
         for count, forward in enumerate(prices.forward[base_drafts:])
     ]
     room = len(times) - 1
-    top, top_depth, top_count = base.rate, 0, 0
-    for depth in range(1, max((j for _, j, _, _ in items), default=0) + 1):
+    top, found = base.rate, base
+    for depth in range(1, max((j for _, j, _ in items), default=0) + 1):
         depth_s = max(depth, base_depth) * prices.depth_s + base_drafts * prices.token_s
         chosen = [item for item in items if item[1] <= depth]
-        tokens = cautious = base.tokens
-        for count, (gain, _, _, low) in enumerate(chosen[:room], 1):
+        tokens = base.tokens
+        for count, (gain, _, _) in enumerate(chosen[:room], 1):
             tokens -= gain
-            cautious += low
             seconds = times[count] + depth_s
             if tokens > top * seconds:
-                loss = seconds + prices.doubt[base_drafts + count] - step_s * cautious
-                if loss <= credit_s:
-                    top, top_depth, top_count = tokens / seconds, depth, count
-    if not top_count:
-        return base
-    return priced(candidates, _lengths(base.lengths, items, top_depth, top_count), prices)
+                plan = Plan(_lengths(base.lengths, chosen[:count]), tokens, seconds)
+                if is_covered(candidates, plan, prices, credit_s):
+                    top, found = tokens / seconds, plan
+    return found
 
 
 def beside_prefill(
@@ -140,35 +169,36 @@ def beside_prefill(
     `row_s` seconds for each packed row, and its drafting.
     """
     base = least(candidates, prices)
-    items = [item for item in _items(candidates) if item[1] <= PREFILL_DEPTH]
+    items = _items(candidates)
     price = rate * (row_s + prices.token_s)
-    top, top_depth, top_count = 0.0, 0, 0
+    room = len(prices.forward) - 1 - sum(base.lengths)
+    top, lengths = 0.0, base.lengths
     for depth in range(1, PREFILL_DEPTH + 1):
-        gains = [-gain - price for gain, j, _, _ in items if j <= depth and -gain > price]
-        room = len(prices.forward) - 1 - sum(base.lengths)
-        value = sum(gains[:room]) - rate * (depth * prices.depth_s + prices.host_s)
+        chosen = [item for item in items if item[1] <= depth and -item[0] > price][:room]
+        gain = sum(-item[0] - price for item in chosen)
+        value = gain - rate * (depth * prices.depth_s + prices.host_s)
         if value > top:
-            top, top_depth, top_count = value, depth, len(gains[:room])
-    return priced(candidates, _lengths(base.lengths, items, top_depth, top_count), prices)
+            top, lengths = value, _lengths(base.lengths, chosen)
+    return priced(candidates, lengths, prices)
 
 
-Item = tuple[float, int, int, float]
+Item = tuple[float, int, int]
 
 
 def _items(candidates: tuple[Candidate, ...]) -> list[Item]:
-    """(-survival, position, row, cautious survival) of all drafts to choose from, best first."""
+    """(-survival, position, row) of all drafts to choose from, best first."""
     return sorted(
-        (-gain, j, row, low)
+        (-gain, j, row)
         for row, c in enumerate(candidates)
         if c.command is None
-        for j, (gain, low) in enumerate(zip(c.survival, c.cautious, strict=True), 1)
+        for j, gain in enumerate(c.survival, 1)
         if gain >= LEAST_SURVIVAL
     )
 
 
-def _lengths(base: tuple[int, ...], items: list[Item], depth: int, count: int) -> tuple[int, ...]:
-    """The lengths that take the best `count` drafts of at most `depth`."""
+def _lengths(base: tuple[int, ...], chosen: list[Item]) -> tuple[int, ...]:
+    """The lengths that take these drafts, best first."""
     lengths = list(base)
-    for _, j, row, _ in [item for item in items if item[1] <= depth][:count]:
+    for _, j, row in chosen:
         lengths[row] = j
     return tuple(lengths)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from mtp_mlx.engine.policy import probes, search
 from mtp_mlx.engine.policy.acceptance import CAUTION, Acceptance, Seen
 from mtp_mlx.engine.policy.calibration import Calibration
-from mtp_mlx.engine.policy.cost import CLAMP, Costs
+from mtp_mlx.engine.policy.cost import Costs
 from mtp_mlx.engine.policy.decision import MARGIN, Allocation
 from mtp_mlx.engine.policy.inputs import Limits, Outcome, RowId, RowInput, Shadow, Timing
 from mtp_mlx.engine.policy.ledger import Ledger
@@ -87,7 +87,8 @@ def observe(
         beside_s = seconds - allocation.prices.forward[sum(allocation.lengths)]
         costs = costs.observe(allocation.num_tokens, num_rows, beside_s, timing.seconds)
         if seen:
-            seconds *= min(max(timing.seconds / seconds, 1 - CLAMP), 1 + CLAMP)
+            seconds = costs.believed_s(allocation.num_tokens, seconds, timing.seconds)
+    seconds += allocation.shadow_s * allocation.prices.draft_doubt
     worth_s = plain.seconds
     if seen:
         made = num_rows + sum(o.accepted for o in outcomes)
@@ -122,7 +123,8 @@ def _prices(costs: Costs, num_rows: int, num_drafts: int, hope: float = 0.0) -> 
     forward = costs.forwards(num_rows, num_drafts, hope)
     doubts = zip(forward, costs.doubts(num_rows, num_drafts), strict=True)
     doubt = tuple([CAUTION * relative * seconds for seconds, relative in doubts])
-    return Prices(forward, doubt, costs.draft_s(1, 0), costs.draft_s(0, 1), costs.host_s())
+    drafting = costs.draft_s(1, 0), costs.draft_s(0, 1), costs.host_s()
+    return Prices(forward, doubt, CAUTION * costs.draft_doubt(), *drafting)
 
 
 def _settled(
@@ -143,7 +145,7 @@ def _settled(
     if sum(lengths) >= len(prices.forward):
         return found
     kept = search.priced(candidates, lengths, prices)
-    is_covered = search.risk_s(candidates, kept, prices) <= account.credit_s
+    is_covered = search.is_covered(candidates, kept, prices, account.credit_s)
     return kept if is_covered and kept.rate >= KEEP * found.rate else found
 
 
@@ -158,7 +160,8 @@ def _explored(state: State, allocation: Allocation, account: Ledger) -> Allocati
             plan, trial_s = trial
             return replace(allocation, drafts=plan.lengths, chosen=plan, trial_s=trial_s)
     history = state.num_shadows, state.waited * allocation.plain.seconds
-    drafts = probes.shadows(candidates, chosen, prices, history, account.bank_s)
+    bank_s = account.bank_s / (1 + prices.draft_doubt)
+    drafts = probes.shadows(candidates, chosen, prices, history, bank_s)
     if drafts == allocation.drafts:
         return allocation
     return replace(allocation, drafts=drafts, shadow_s=probes.extra_s(drafts, chosen, prices))
@@ -166,5 +169,6 @@ def _explored(state: State, allocation: Allocation, account: Ledger) -> Allocati
 
 def _is_affordable(trial: tuple[Plan, float], allocation: Allocation, account: Ledger) -> bool:
     plan, trial_s = trial
-    risk_s = search.risk_s(allocation.candidates, plan, allocation.prices)
-    return trial_s <= account.bank_s and risk_s <= account.credit_s
+    return trial_s <= account.bank_s and search.is_covered(
+        allocation.candidates, plan, allocation.prices, account.credit_s
+    )

@@ -70,4 +70,4 @@ def candidate(*rates: float) -> search.Candidate:
 
 def prices(*forward: float, depth_s: float = 0.0, token_s: float = 0.0) -> search.Prices:
     """Costs of a forward with 0, 1, … drafts, known for certain."""
-    return search.Prices(forward, (0.0,) * len(forward), depth_s, token_s, 0.0)
+    return search.Prices(forward, (0.0,) * len(forward), 0.0, depth_s, token_s, 0.0)

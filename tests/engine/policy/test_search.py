@@ -1,6 +1,7 @@
 """The search: exact, in bounds, indifferent to order, and monotone where theory says so."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -69,7 +70,7 @@ def test_permuting_the_rows_permutes_the_plan(scene, dice):
 def test_no_plan_exceeds_the_budget(scene, room):
     rows, costs = scene
     kept = len(costs.forward[: room + 1])
-    small = search.Prices(costs.forward[:kept], costs.doubt[:kept], costs.depth_s, costs.token_s, 0)
+    small = replace(costs, forward=costs.forward[:kept], doubt=costs.doubt[:kept])
     found = search.best(rows, small, search.UNLIMITED)
     assert sum(found.lengths) <= room
     assert all(k <= len(row.survival) for k, row in zip(found.lengths, rows, strict=True))
@@ -122,6 +123,23 @@ def test_a_plan_that_the_credit_does_not_cover_is_not_taken():
     assert search.best((row,), costs, 0.1).lengths == (0,)
     assert search.best((row,), costs, 0.25).lengths == (1,)
     assert search.best((row,), costs, 0.45).lengths == (2,)
+
+
+def test_luck_is_borne_by_the_credit_or_by_many_rows():
+    row, costs = candidate(0.5), prices(1.0, 1.3)  # the mean gains 0.2 s, one bad round loses 0.3 s
+    room = search.LUCK_ROOM
+    assert search.best((row,), costs, 0.29 - room).lengths == (0,)
+    assert search.best((row,), costs, 0.31 - room).lengths == (1,)
+    eight = prices(1.0, *(1 + 0.3 * n / 8 for n in range(1, 9)))
+    assert search.best((row,) * 8, eight, 0.0).lengths == (1,) * 8
+
+
+def test_what_drafting_may_cost_more_must_be_covered_too():
+    row, costs = candidate(0.9), prices(1.0, 1.1, depth_s=0.4)
+    assert search.best((row,), costs, 0.0).lengths == (1,)
+    doubtful = replace(costs, draft_doubt=1.2)
+    assert search.best((row,), doubtful, 0.0).lengths == (0,)
+    assert search.best((row,), doubtful, 0.5).lengths == (1,)
 
 
 def test_a_command_is_obeyed_and_the_others_are_planned_around_it():

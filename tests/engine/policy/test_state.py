@@ -5,7 +5,7 @@ import random
 import pytest
 
 from mtp_mlx.engine import policy
-from mtp_mlx.engine.policy import acceptance, decision, ledger
+from mtp_mlx.engine.policy import acceptance, decision, ledger, search
 from tests.engine.policy.scenes import (
     CLIFF,
     FLAT,
@@ -157,7 +157,8 @@ def test_drafts_that_are_never_right_cost_no_more_than_the_accounts_allow(machin
         plain += allocation.plain.seconds
         total += allocation.seconds
         state = played(state, allocation, (0,) * count)
-        opening = (ledger.OPENING_CREDIT + ledger.OPENING_BANK) * allocation.plain.seconds
+        openings = ledger.OPENING_CREDIT + ledger.OPENING_BANK + search.LUCK_ROOM
+        opening = openings * allocation.plain.seconds
         income = (ledger.CREDIT_INCOME + ledger.BANK_INCOME) * total
         assert total - plain <= opening + income
 
@@ -180,9 +181,9 @@ def test_the_first_shadow_does_not_wait_until_the_bank_pays_for_a_deep_one():
 
 
 def test_before_a_cliff_the_first_shadow_is_deep_for_shallow_drafts_cannot_pay():
-    index, depth = first_shadow(calibration(1.0, 5.0, 5.0))
-    assert index > 6
-    assert depth > 4
+    index, depth = first_shadow(calibration(1.0, 4.5, 4.5))
+    assert index > 5
+    assert depth >= 4
 
 
 def test_a_command_is_a_command():

@@ -61,7 +61,7 @@ def exact(regime: str, names: tuple[str, ...]) -> tuple[tuple[int, ...], float]:
         values = search.survival(every, K_MAX)
         rows.append(search.Candidate(values, values, values))
     forward = tuple(machine.forward(batch + n, batch) for n in range(batch * K_MAX + 1))
-    costs = search.Prices(forward, (0.0,) * len(forward), machine.d0, machine.d1, machine.host)
+    costs = search.Prices(forward, (0.0,) * len(forward), 0.0, machine.d0, machine.d1, machine.host)
     found = search.best(tuple(rows), costs, search.UNLIMITED)
     return found.lengths, found.rate / search.least(tuple(rows), costs).rate
 
