@@ -3,7 +3,7 @@
 For each pair, greedy and at temperature 0.7: acceptance by draft position and tokens a round for 1
 to 6 drafts, over all texts and by kind of text (there by position at 6), and right replies by the
 grammar's checker, which drafts cannot change; also how often the drafter's first token is the
-target's own along held-out replies, teacher-forced.
+target's own along the held-out replies of a quarter of the prompts, teacher-forced.
 Prints tables, then one JSON line.
 
     python -m bench.acceptance --prompts 96
@@ -27,7 +27,7 @@ ROWS = 8
 
 
 def counted(replies: Iterable[Reply], depth: int) -> dict[str, Any]:
-    """Acceptance and tokens a round over many replies; a round counts where it could draft."""
+    """Acceptance by position, where a draft was made, and tokens a round over all rounds."""
     accepted, drafted = [0] * depth, [0] * depth
     tokens = rounds = 0
     for reply in replies:
@@ -71,8 +71,13 @@ def measure(name: str, num_prompts: int) -> dict[str, Any]:
                 cell["right"] = right_share(name, examples, replies)
                 cell["kinds"] = by_kind(examples, replies, depth)
                 cells.append(cell)
-        agrees = agreement(llm, name, examples[: max(num_prompts // 4, 1)])
+        agrees = agreement(llm, name, examples[: agreement_prompts(num_prompts)])
     return {"pair": name, "prompts": num_prompts, "agreement": agrees, "cells": cells}
+
+
+def agreement_prompts(num_prompts: int) -> int:
+    """How many of the prompts agreement is measured on: token by token, it is slow."""
+    return max(num_prompts // 4, 1)
 
 
 def right_share(name: str, examples: Sequence[world.Example], replies: Sequence[Reply]) -> float:
@@ -93,7 +98,8 @@ def by_kind(
 def show(result: dict[str, Any]) -> None:
     """The tables of one pair."""
     print(f"\n{result['pair']}, {result['prompts']} held-out prompts")
-    print(f"first draft = target's argmax along held-out replies: {result['agreement']:.3f}")
+    agrees, few = result["agreement"], agreement_prompts(result["prompts"])
+    print(f"first draft = target's argmax along {few} held-out replies: {agrees:.3f}")
     print(f"{'temp':>5} {'drafts':>6} {'tokens a round':>15}  accepted by position")
     for cell in result["cells"]:
         shares = " ".join(f"{share:.2f}" for share in cell["per_position"])

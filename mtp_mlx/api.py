@@ -52,9 +52,9 @@ def load(
         if not isinstance(value, str | Path):
             raise RequestError(f"{param} must be a path, found {shown(value)}", param=param)
     pair = find_pair(model, draft_model)
-    if has_template(pair.target):
-        RENDERER.start()  # it gets ready while the tables and the tokenizer are read
     opened = open_pair(pair)
+    if has_template(pair.target):
+        RENDERER.start()  # it gets ready while the tokenizer and the weights are read
     config = opened.target.config
     tokenizer = Tokenizer.from_folder(pair.target)
     if pair.drafter is not None:
@@ -265,8 +265,8 @@ class LLM:
         chosen = Options.of(options)
         if chosen.asks_for_drafts and not self.has_drafter:
             raise RequestError(
-                f"num_draft_tokens is {chosen.num_draft_tokens} and no drafter is loaded; "
-                "give load() a draft_model, or leave it 'auto' or 0",
+                f"num_draft_tokens is {chosen.num_draft_tokens} and no drafter is loaded; load one "
+                "(draft_model, --draft-model), or leave num_draft_tokens 'auto' or 0",
                 param="num_draft_tokens",
             )
         job = Job(prompt, chosen, self._defaults, self.tokenizer)

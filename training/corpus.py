@@ -55,11 +55,15 @@ class Writer:
             enable_thinking=example.thinking,
         )
 
+    def end(self, example: world.Example) -> int:
+        """The token that ends the reply: a call waits for its tool's answer."""
+        return RESPONSE_START if example.reply.get("tool_calls") else TURN_END
+
     def text(self, example: world.Example) -> Text:
         """Prompt, reply and the token that ends it."""
         prompt = self.prompt(example)
-        end = RESPONSE_START if example.reply.get("tool_calls") else TURN_END
-        reply = [*self.tokenizer.encode_template(world.written(example.reply)), end]
+        written = world.written(example.reply)
+        reply = [*self.tokenizer.encode_template(written), self.end(example)]
         ids = prompt + reply
         weights = self._weights(ids)
         weights[_turn_start(prompt) :] = [PROMPT_WEIGHT] * (len(ids) - _turn_start(prompt))

@@ -14,7 +14,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
@@ -66,7 +65,7 @@ def make_target(name: str, num_tokens: int) -> None:
 
 
 def again(name: str, seed: int, num_tokens: int, rate: float) -> None:
-    """More of the same for the target in the package, on texts it has not seen."""
+    """More of the same for the target in the package, on texts drawn anew."""
     model = read_target(name)
     target.train(name, model, corpus.texts(writer(name), seed), num_tokens, rate)
     export.write_target(name, model)
@@ -98,7 +97,7 @@ def read_target(name: str) -> torch.nn.Module:
     state = {key.replace(export.TARGET_PREFIX, "model.", 1): v for key, v in stored.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     if unexpected or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"the target in {Path(HERE / name)} has another shape; train it again")
+        raise ValueError(f"the target in {HERE / name} has another shape; train it again")
     return model.float().eval()
 
 

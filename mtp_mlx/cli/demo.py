@@ -15,7 +15,7 @@ from mtp_mlx.cli.stats import aligned, describe_speculation
 from mtp_mlx.cli.terminal import bracket, can_style, painted, tint
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.reply import Chunk, Reply
-from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
+from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS, MAX_SEED
 from mtp_mlx.text.visible import visible
 
 if TYPE_CHECKING:
@@ -96,7 +96,13 @@ class Round:
     show_default=True,
     help="Drafts a round.",
 )
-@option("Sampling", "--seed", type=int, help="Sample with this seed; greedy when absent.")
+@option(
+    "Sampling",
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    metavar="INTEGER",
+    help="Sample with this seed; greedy when absent.",
+)
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(

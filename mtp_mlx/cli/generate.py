@@ -14,7 +14,7 @@ from mtp_mlx.cli.options import (
     option,
     sampling_options,
 )
-from mtp_mlx.cli.prompt import is_piped, read_prompt
+from mtp_mlx.cli.prompt import read_piped, read_prompt
 from mtp_mlx.cli.replies import print_json, print_json_lines, print_text
 from mtp_mlx.request import MAX_SEED
 
@@ -105,8 +105,8 @@ def _prompt(words: tuple[str, ...], given: dict[str, Any]) -> "Prompt":
     if system is not None and (is_plain or ids is not None):
         raise click.UsageError("--system-prompt needs the chat template, which is not used here")
     if ids is not None:
-        if words or text is not None or is_piped():
-            raise click.UsageError("give a PROMPT or --prompt-ids, and not both")
+        if words or text is not None or read_piped():
+            raise click.UsageError("give a PROMPT (or text on stdin) or --prompt-ids, and not both")
         return ids
     user = read_prompt(words, text)
     if is_plain:

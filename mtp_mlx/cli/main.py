@@ -20,6 +20,7 @@ import click
 from mtp_mlx import __version__
 from mtp_mlx.cli.terminal import RESET, can_style, is_terminal
 from mtp_mlx.errors import MtpError, RequestError
+from mtp_mlx.text.visible import visible
 
 # command -> (module, one line for --help)
 COMMANDS = {
@@ -149,8 +150,9 @@ def _complain(
 ) -> None:
     """One line on stderr; with --json or --jsonl also an object on stdout. `is_ours`: no fault of
     the call."""
-    line = " ".join(message.split())
-    print(f"mtp-mlx: {line}", file=sys.stderr)
+    line = visible(" ".join(message.split()))
+    if sys.stderr is not None:  # closed; print would write to stdout
+        print(f"mtp-mlx: {line}", file=sys.stderr)
     if not {"--json", "--jsonl"}.isdisjoint(arguments):
         kind = "server_error" if is_ours else "invalid_request_error"
         body = {"message": line, "type": kind, "param": param, "code": code}

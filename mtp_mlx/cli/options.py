@@ -47,6 +47,10 @@ class DraftTokens(click.ParamType):
 
     name = "auto|N"
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """As it is typed; click would write it in capitals."""
+        return self.name
+
     def convert(
         self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | int:

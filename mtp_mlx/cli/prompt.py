@@ -23,18 +23,19 @@ def read_prompt(words: tuple[str, ...], option: str | None) -> str:
     if is_text and words:
         raise click.UsageError("give the prompt as words or with -p, and not both")
     own = option if is_text else " ".join(words)
-    piped = _read_stdin() if option == STDIN or is_piped() else ""
+    piped = _read_stdin() if option == STDIN else read_piped()
     prompt = "\n\n".join(part for part in (piped, own) if part)
     if not prompt.strip():
         raise click.UsageError(f"the prompt is empty; {REMEDY}")
     return prompt
 
 
-def is_piped() -> bool:
-    """Is stdin a pipe or a file? No terminal then, nor /dev/null."""
-    if sys.stdin is None:
-        return False
-    return not stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode)
+def read_piped() -> str:
+    """All of stdin where it is a pipe or a file; empty where it is a terminal, /dev/null or
+    closed. A pipe that never ends is waited for."""
+    if sys.stdin is None or stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode):
+        return ""
+    return _read_stdin()
 
 
 def read_lines(file: str) -> list[str]:

@@ -27,6 +27,7 @@ from mtp_mlx.errors import CheckpointError, RequestError, Unsupported
 from mtp_mlx.files import read_json, read_small
 from mtp_mlx.text.renderer import RENDERER, Overrun, Refused
 from mtp_mlx.text.tokenizer import CONFIG_NAME, Tokenizer, check_surrogates, named_tokens
+from mtp_mlx.text.visible import visible
 
 FILE_NAME = "chat_template.jinja"
 LIMIT_BYTES = 1 << 20  # Gemma 4's template has about 20 kB
@@ -100,7 +101,7 @@ class ChatTemplate:
         try:
             return RENDERER.render(self.source, values)
         except Refused as error:
-            fault = f"the chat template refuses this chat: {error}"
+            fault = f"the chat template refuses this chat: {visible(str(error))}"
             raise RequestError(fault, param="messages") from error
         except Overrun as error:
             raise RequestError(f"the chat template {error}", param="messages") from error

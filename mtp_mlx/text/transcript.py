@@ -13,7 +13,7 @@ several completed by the same character, the longest. The longest state is what 
 import codecs
 
 from mtp_mlx.errors import RequestError
-from mtp_mlx.text.tokenizer import Tokenizer, show_stray_bytes
+from mtp_mlx.text.tokenizer import Tokenizer, check_surrogates, show_stray_bytes
 
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
@@ -127,3 +127,4 @@ def check_stops(stops: tuple[str, ...]) -> None:
                 f"stop: expected strings of 1 to {MAX_STOP_CHARS} characters, found {found}",
                 param="stop",
             )
+        check_surrogates(stop, "stop", "stop")

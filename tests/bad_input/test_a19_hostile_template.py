@@ -46,6 +46,7 @@ HOSTILE = {
     "huge_indent": ("{{ messages[0].content | indent(10 ** 9, true) }}", MEMORY),
     "hoard": (HOARD, MEMORY),
     "huge_refusal": ("{{ raise_exception('ab ' * 80000000) }}", MEMORY),
+    "escapes": (r"{{ raise_exception('\x1b]0;owned\x07\x1b[2J\x9bhi') }}", "␛]0;owned␇␛.2J.*hi"),
     "deep_macro": (DEEP, DEPTH),
     "deep_parentheses": ("{{ " + "(" * 50_000, DEPTH),
     "deep_negation": ("{{ " + "not " * 50_000 + "a }}", DEPTH),

@@ -163,6 +163,7 @@ REQUEST = [
     (["sky", "--seed", "-1"], "seed", "-1"),
     (["sky", "-m", "0"], "max_tokens", "0"),
     (["sky", "--stop", ""], "stop", "0 characters"),
+    (["sky", "--stop", "a\udcff"], "stop", "lone surrogate"),
     (["sky", "--seed", MAX_SEED, "-n", "2"], "seed", str(MAX_SEED + 1)),
     (["sky", "--max-kv-size", "4096"], "max_kv_size", "changes the text"),
     (["sky", "--kv-bits", "8"], "kv_bits", "not quantised"),

@@ -153,6 +153,21 @@ def test_a_closed_stream_is_no_fault(closed, has_text, has_figures):
     assert (b"seed            3" in result.stderr) == has_figures
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "2>&- <&-"])
+def test_a_fault_with_stderr_closed_leaves_stdout_to_the_json(closed):
+    command = [PYTHON, "-m", "mtp_mlx", "generate", "--bogus", "--json"]
+    result = process("sh", "-c", f'"$@" {closed}', "sh", *command)
+    assert result.returncode == 2
+    assert "--bogus" in json.loads(result.stdout)["error"]["message"]
+
+
+@pytest.mark.parametrize(("text", "code"), [(b"", 0), (b"\n", 0), (b"sky", 2)])
+def test_token_ids_and_a_pipe_are_two_prompts_only_if_the_pipe_holds_one(text, code):
+    command = [PYTHON, "-m", "mtp_mlx", *arguments("--prompt-ids", "5,7", "-m", "2")]
+    result = process(*command, input=text)
+    assert (result.returncode, b"not both" in result.stderr) == (code, code == 2)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_any_terminal_encoding_shows_what_it_can(encoding):
     result = process(

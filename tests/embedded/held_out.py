@@ -50,6 +50,8 @@ def fault(name: str, example: world.Example, reply: Reply) -> str | None:
     """What is wrong with a reply, by the grammar's own checker; None if nothing is."""
     if reply.finish_reason != "stop":
         return f"does not end: {reply.text!r}"
+    if reply.token_ids[-1] != writer(name).end(example):
+        return f"ends as another kind of turn: {reply.token_ids[-1]}"
     text = writer(name).tokenizer.decode(reply.token_ids[:-1], skip_special=False)
     return world.check(example, text)
 

@@ -32,13 +32,13 @@ def test_every_file_is_pinned_and_nothing_else():
         assert embedded.embedded_folder(name) == embedded.HERE / name
 
 
-def test_the_wheel_takes_every_file():
+def test_the_wheel_takes_every_file_and_no_other():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = set()
     for pattern in settings["package-data"]["mtp_mlx.embedded"]:
         found.update(file for file in embedded.HERE.glob(pattern) if file.is_file())
     pinned = {embedded.HERE / file for file in json.loads(embedded.PINS.read_text())}
-    assert pinned | {embedded.PINS, embedded.HERE / "README.md"} <= found
+    assert found == pinned | {embedded.PINS, embedded.HERE / "README.md"}
     assert settings["packages"]["find"]["include"] == ["mtp_mlx*"]
     assert (embedded.HERE / "__init__.py").exists()
 
@@ -93,8 +93,8 @@ def test_shapes_are_those_of_e2b_and_26b():
 
 
 @pytest.mark.parametrize("name", embedded.NAMES)
-def test_most_prompts_are_longer_than_the_window(name):
+def test_most_prompts_fill_the_window_so_that_their_replies_run_past_it(name):
     layers = open_target(embedded.HERE / name).config.layers
     [window] = {layer.window for layer in layers if layer.window}
     lengths = [len(held_out.writer(name).prompt(e)) for e in held_out.examples(200, 5)]
-    assert statistics.median(lengths) > window
+    assert statistics.median(lengths) >= window

@@ -35,7 +35,7 @@ def test_most_replies_are_right(name, temperature):
         for example, reply in zip(*replies(name, temperature), strict=True)
         if (fault := held_out.fault(name, example, reply)) is not None
     ]
-    assert len(faults) <= (1 - RIGHT) * NUM_PROMPTS, faults
+    assert NUM_PROMPTS - len(faults) >= RIGHT * NUM_PROMPTS, faults
 
 
 @each_case

@@ -54,11 +54,6 @@ def is_held_out(message: str) -> bool:
     return int.from_bytes(digest[:4], "big") % HELD_OUT_ONE_IN == 0
 
 
-def example(kind: str, random: Random) -> Example:
-    """One conversation of this kind, of either split."""
-    return _with_before(random, _single(kind, random), lambda message: True)
-
-
 def examples(seed: int, split: str, kinds: Sequence[str] = KINDS) -> Iterator[Example]:
     """Endless conversations of one split; the same for the same seed.
 

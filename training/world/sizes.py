@@ -49,13 +49,15 @@ def ask(random: Random) -> Turn:
 def check(facts: tuple, text: str) -> str | None:
     form, way, things = facts
     names = {a(thing): thing for thing in things}
+    opening = {opened(name): thing for name, thing in names.items()}
     if form == "three":
         found = re.fullmatch(rf"(An? \w+) is the {_most(way)}\.", text)
-        return _check_three(way, things, names.get(found[1].lower()) if found else None)
+        return _check_three(way, things, opening.get(found[1]) if found else None)
     found = re.fullmatch(r"(An? \w+) is (\w+er) than (\w+ \w+)(?:, so (yes|no))?\.", text)
-    if found is None or {found[1].lower(), found[3]} != set(names):
+    one = opening.get(found[1]) if found else None
+    two = names.get(found[3]) if found else None
+    if found is None or one is None or two is None or one == two:
         return f"not a comparison of {joined(things)}: {text!r}"
-    one, two = names[found[1].lower()], names[found[3]]
     if found[2] != ("bigger" if SIZES.index(one) > SIZES.index(two) else "smaller"):
         return f"{a(one)} is not {found[2]} than {a(two)}"
     if form == "two":
