@@ -35,9 +35,9 @@ class Timed(PolicyPlanner):
 
     spent = 0.0
 
-    def plan(self, rows: tuple[RowInput, ...]) -> Decision:
+    def plan(self, rows: tuple[RowInput, ...], in_the_air: int = 0) -> Decision:
         started = time.perf_counter()
-        decision = super().plan(rows)
+        decision = super().plan(rows, in_the_air)
         self.spent += time.perf_counter() - started
         return decision
 

@@ -96,9 +96,12 @@ class Machine:
 
     def round(self, lengths: list[int]) -> float:
         """A round that drafts so many tokens for each row; host time only where any row drafts."""
-        drafts = sum(lengths)
-        forward = self.forward(drafts + len(lengths), len(lengths))
-        return forward + (self.draft(max(lengths), drafts) + self.host if drafts else 0.0)
+        forward = self.forward(sum(lengths) + len(lengths), len(lengths))
+        return forward + self.drafting(lengths)
+
+    def drafting(self, drafts: list[int]) -> float:
+        """Making so many drafts for each row, and the host's part; nothing where there are none."""
+        return self.draft(max(drafts), sum(drafts)) + self.host if any(drafts) else 0.0
 
 
 Phases = tuple[tuple[int, tuple[float, ...]], ...]

@@ -142,8 +142,7 @@ class Simulation:
         lengths, drafts = self.chooser.plan(self.running)
         seconds = machine.round(lengths)
         if drafts != lengths:
-            drafted = machine.draft(max(drafts), sum(drafts))
-            seconds += drafted - machine.draft(max(lengths), sum(lengths))
+            seconds += machine.drafting(drafts) - machine.drafting(lengths)
         seconds *= 1 + machine.drift * min(self.now / self.end, 1.0)
         accepted = [r.row.matches(r.place, k) for r, k in zip(self.running, lengths, strict=True)]
         self._start_shadows(lengths, drafts, accepted)

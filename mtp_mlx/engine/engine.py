@@ -318,7 +318,7 @@ class Engine:
         if not keep:
             return None
         rows = tuple(self._input(flight.sequences[index], in_the_air=1) for index in keep)
-        decision = self.planner.plan(rows)
+        decision = self.planner.plan(rows, in_the_air=1)
         if not decision.is_plain:
             return None
         return Airborne(launch_behind(flight, self.target, self.cache, keep), decision)

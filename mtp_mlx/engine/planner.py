@@ -73,7 +73,7 @@ class Planner(Protocol):
 
     k_max: int
 
-    def plan(self, rows: tuple[RowInput, ...]) -> Decision: ...
+    def plan(self, rows: tuple[RowInput, ...], in_the_air: int = 0) -> Decision: ...
 
     def learn(
         self,
@@ -91,7 +91,7 @@ class FixedPlanner:
 
     k_max = AUTO_DRAFT_TOKENS
 
-    def plan(self, rows: tuple[RowInput, ...]) -> Decision:
+    def plan(self, rows: tuple[RowInput, ...], in_the_air: int = 0) -> Decision:
         lengths = tuple(row.cap for row in rows)
         return Decision(lengths, lengths)
 
@@ -114,12 +114,14 @@ class PolicyPlanner:
     def __init__(self, calibration: Calibration, num_slots: int, k_max: int) -> None:
         self.k_max = k_max
         max_tokens = num_slots * (MAX_DRAFT_TOKENS + 1)
-        self._limits = Limits(max_tokens)
+        self._max_tokens = max_tokens
         self.state = State.start(calibration, MAX_DRAFT_TOKENS, max_tokens)
 
-    def plan(self, rows: tuple[RowInput, ...]) -> Decision:
-        """Draft lengths for the rows of the next round, of which there is at least one."""
-        allocation = policy.allocate(self.state, rows, self._limits)
+    def plan(self, rows: tuple[RowInput, ...], in_the_air: int = 0) -> Decision:
+        """Draft lengths for the rows of the next round, of which there is at least one, or of the
+        one after so many rounds that have not landed yet."""
+        limits = Limits(self._max_tokens, in_the_air=in_the_air)
+        allocation = policy.allocate(self.state, rows, limits)
         return Decision(allocation.lengths, allocation.drafts, allocation)
 
     def learn(

@@ -29,7 +29,7 @@ class Moody:
         self.told: list[tuple[Decision, tuple[Outcome, ...], Timing, tuple[Shadow, ...]]] = []
         self.left: list[int] = []
 
-    def plan(self, rows: tuple[RowInput, ...]) -> Decision:
+    def plan(self, rows: tuple[RowInput, ...], in_the_air: int = 0) -> Decision:
         is_plain = self.dice.random() < 0.4
         made = tuple(0 if is_plain else self.dice.randint(0, row.cap) for row in rows)
         return Decision(tuple(self.dice.randint(0, count) for count in made), made)
@@ -129,7 +129,7 @@ def test_a_broken_drafters_shadows_end_before_the_fault():
 
 def test_rows_leave_the_drafters_batch_when_they_have_their_drafts():
     class Ragged(Moody):
-        def plan(self, rows):
+        def plan(self, rows, in_the_air=0):
             made = tuple(min(row.cap, index) for index, row in enumerate(rows))
             return Decision(made, made)
 

@@ -5,17 +5,17 @@ that accepts `a` of k drafts shows a success at 1..a and, if a < k, a failure at
 beyond is unseen. So one round at depth k informs every smaller depth at once.
 
 Every row keeps two memories of its outcomes, long and short, and an alarm: the log-likelihood by
-which the short one has lately predicted better. While the alarm is low the long memory speaks; as
-it rises the short one takes over, and at RESTART the long memory starts again from the short one:
-the text has changed. The *pool* is such a memory of all rows' outcomes together. What it holds of
-the other rows is a row's prior, strong where the rows' rates differ by no more than chance and weak
-where they differ by more (the variance between rows by the method of moments, DerSimonian and Laird
-1986). The prior of a deeper position follows the position before it, so that an unseen depth looks
-like its neighbour and not like nothing.
+which the short one has lately predicted better, over all positions. While the alarm is low the long
+memory speaks; as it rises the short one takes over, and at RESTART the long memory starts again
+from the short one: the text has changed. The *pool* is the sum of the long memories of all rows and
+of those that have left. What it holds of the other rows is a row's prior, strong where the rows'
+rates differ by no more than chance and weak where they differ by more (the variance between rows by
+the method of moments, DerSimonian and Laird 1986). The prior of a deeper position follows the
+position before it, so that an unseen depth looks like its neighbour and not like nothing.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mtp_mlx.engine.policy.inputs import RowId
@@ -28,9 +28,10 @@ PRIOR_TRIALS = 4.0
 CHAIN = 0.98
 LEAST_RATIO, MOST_RATIO = 0.5, 1.2
 # Discounts, at each new trial of a position (long) or each new outcome (short): memories of about
-# 200 and 5 trials for a row; the pool hears all rows.
-ROW_GAINS = (0.995, 0.8)
-POOL_GAINS = (0.997, 0.9)
+# 200 and 5 trials for a row.
+GAIN, SHORT_GAIN = 0.995, 0.8
+# Most trials of a position that the rows that have left are remembered by.
+MOST_DEPARTED = 300.0
 # Trials that the pool is worth to a row: at most (rows alike), at least (rows that differ) and
 # where there are too few rows to tell.
 ALIKE, UNLIKE, UNKNOWN = 40.0, 2.0, 12.0
@@ -89,19 +90,44 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Hits and trials by draft position, of several rows."""
+
+    hits: tuple[float, ...]
+    trials: tuple[float, ...]
+
+    @classmethod
+    def of(cls, memories: Iterable["Memory | Counts"], k_max: int) -> "Counts":
+        """The sum of the long memories."""
+        hits, trials = [0.0] * k_max, [0.0] * k_max
+        for memory in memories:
+            for j in range(k_max):
+                hits[j] += memory.hits[j]
+                trials[j] += memory.trials[j]
+        return cls(tuple(hits), tuple(trials))
+
+    def bounded(self) -> "Counts":
+        """The same rates of at most MOST_DEPARTED trials."""
+        most = max(self.trials, default=0.0)
+        share = min(1.0, MOST_DEPARTED / most) if most else 1.0
+        hits, trials = (tuple(share * count for count in c) for c in (self.hits, self.trials))
+        return Counts(hits, trials)
+
+
+@dataclass(frozen=True)
 class Acceptance:
-    """All memories, and the estimates made of them."""
+    """All memories, and the estimates made of them. `departed`: of the rows that have left."""
 
     k_max: int
-    pool: Memory
+    departed: Counts
     unseen: Estimate
     rows: Mapping[RowId, Memory]
     estimates: Mapping[RowId, Estimate]
 
     @classmethod
     def start(cls, k_max: int) -> "Acceptance":
-        pool = Memory.empty(k_max)
-        return cls(k_max, pool, _estimate(pool, Memory.empty(k_max), UNKNOWN), {}, {})
+        nobody = Counts.of((), k_max)
+        return cls(k_max, nobody, _estimate(nobody, Memory.empty(k_max), UNKNOWN), {}, {})
 
     def of(self, row: RowId) -> Estimate:
         """The row's estimate; of a row not seen yet, the pool's."""
@@ -111,48 +137,44 @@ class Acceptance:
         """Take in what was seen of some rows, and estimate all rows anew."""
         if not outcomes:
             return self
-        rows, pool = dict(self.rows), self.pool
+        rows = dict(self.rows)
         for seen in outcomes:
             before = rows.get(seen.row)
             if before is None:
                 before = Memory.empty(self.k_max)
-            rows[seen.row] = _remember(before, seen, self.of(seen.row), ROW_GAINS)
-            pool = _remember(pool, seen, self.unseen, POOL_GAINS)
-        for row, memory in rows.items():
-            if memory.alarm >= RESTART:
-                rows[row] = _restarted(memory)
-                pool = _without(pool, memory, rows[row])
-        return self._estimated(pool if pool.alarm < RESTART else _restarted(pool), rows)
+            memory = _remember(before, seen, self.of(seen.row))
+            rows[seen.row] = memory if memory.alarm < RESTART else _restarted(memory)
+        return self._estimated(self.departed, rows)
 
     def retire(self, row: RowId) -> "Acceptance":
         """Forget a row that has left; the pool keeps what it taught."""
         if row not in self.rows:
             return self
-        return self._estimated(self.pool, {k: v for k, v in self.rows.items() if k != row})
+        departed = Counts.of((self.departed, self.rows[row]), self.k_max).bounded()
+        return self._estimated(departed, {k: v for k, v in self.rows.items() if k != row})
 
-    def _estimated(self, pool: Memory, rows: dict[RowId, Memory]) -> "Acceptance":
+    def _estimated(self, departed: Counts, rows: dict[RowId, Memory]) -> "Acceptance":
         weight = _pool_weight(tuple(rows.values()))
-        nobody = Memory.empty(self.k_max)
+        pool = Counts.of((departed, *rows.values()), self.k_max)
         return replace(
             self,
-            pool=pool,
-            unseen=_estimate(pool, nobody, UNKNOWN),
+            departed=departed,
+            unseen=_estimate(pool, Memory.empty(self.k_max), UNKNOWN),
             rows=rows,
             estimates={row: _estimate(pool, memory, weight) for row, memory in rows.items()},
         )
 
 
-def _remember(memory: Memory, seen: Seen, estimate: Estimate, gains: tuple[float, float]) -> Memory:
+def _remember(memory: Memory, seen: Seen, estimate: Estimate) -> Memory:
     """The memory with one more outcome; `estimate` is what was believed before it."""
-    gain, short_gain = gains
     hits, trials = list(memory.hits), list(memory.trials)
-    short_hits = [short_gain * count for count in memory.short_hits]
-    short_trials = [short_gain * count for count in memory.short_trials]
+    short_hits = [SHORT_GAIN * count for count in memory.short_hits]
+    short_trials = [SHORT_GAIN * count for count in memory.short_trials]
     alarm = memory.alarm
     for j in range(seen.first, min(seen.matched + 1, seen.drafted)):
         hit = j < seen.matched
-        hits[j] = gain * hits[j] + hit
-        trials[j] = gain * trials[j] + 1
+        hits[j] = GAIN * hits[j] + hit
+        trials[j] = GAIN * trials[j] + 1
         short_hits[j] += hit
         short_trials[j] += 1
         short, long = estimate.short[j], estimate.long[j]
@@ -164,17 +186,6 @@ def _remember(memory: Memory, seen: Seen, estimate: Estimate, gains: tuple[float
 def _restarted(memory: Memory) -> Memory:
     """The memory whose long run begins again with its short run: the text has changed."""
     return replace(memory, hits=memory.short_hits, trials=memory.short_trials, alarm=0.0)
-
-
-def _without(pool: Memory, before: Memory, after: Memory) -> Memory:
-    """The pool without what a row has forgotten: it says nothing of the row's new text."""
-    hits = zip(pool.hits, before.hits, after.hits, strict=True)
-    trials = zip(pool.trials, before.trials, after.trials, strict=True)
-    return replace(
-        pool,
-        hits=tuple(max(all_rows - old + new, 0.0) for all_rows, old, new in hits),
-        trials=tuple(max(all_rows - old + new, 0.0) for all_rows, old, new in trials),
-    )
 
 
 def _pool_weight(rows: tuple[Memory, ...]) -> float:
@@ -192,7 +203,7 @@ def _pool_weight(rows: tuple[Memory, ...]) -> float:
     return min(max(effective / excess, UNLIKE), ALIKE)
 
 
-def _others(pool: Memory, row: Memory) -> list[tuple[float, float, float]]:
+def _others(pool: Counts, row: Memory) -> list[tuple[float, float, float]]:
     """By position, of all rows but one: rate and trials, each position the prior of the next.
 
     And the rate that was seen, without any prior; 0 if nothing was.
@@ -212,7 +223,7 @@ def _others(pool: Memory, row: Memory) -> list[tuple[float, float, float]]:
     return found
 
 
-def _estimate(pool: Memory, row: Memory, most_weight: float) -> Estimate:
+def _estimate(pool: Counts, row: Memory, most_weight: float) -> Estimate:
     """The others' rates, shifted by what the row's last position showed, corrected by its own."""
     share = 1 / (1 + math.exp(SWAY - row.alarm))
     rates, lows, highs, longs, shorts = [], [], [], [], []

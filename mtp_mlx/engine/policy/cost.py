@@ -21,8 +21,6 @@ from mtp_mlx.engine.policy.inputs import SeenExperts
 
 # Surprises are cut here: a stall of the machine is not a cost.
 CLAMP = 0.25
-# What a round is charged is cut here: a stall of the machine is not forgiven for ever.
-MOST_SURPRISE = math.log(2)
 # Variance of a median of normal times over that of their mean.
 MEDIAN_ERROR = 1.5
 # Variance that a round adds to the scale and to a visited point (relative, per round): costs drift
@@ -111,13 +109,6 @@ class Costs:
     def draft_doubt(self) -> float:
         """Relative standard error of the calibrated times of drafting."""
         return math.sqrt(MEDIAN_ERROR * self.noise / self.calibration.repeats)
-
-    def believed_s(self, num_tokens: int, predicted_s: float, measured_s: float) -> float:
-        """What a round of N tokens took, noise taken off: between prediction and measurement."""
-        known = self.scale_variance + self.variance[num_tokens - 1]
-        surprise = math.log(measured_s / predicted_s)
-        surprise = min(max(surprise, -MOST_SURPRISE), MOST_SURPRISE)
-        return predicted_s * math.exp(known / (known + self.noise) * surprise)
 
     def _routed_s(self, seconds: float, num_tokens: int, num_rows: int, within: float) -> float:
         """A forward that takes `seconds` for random tokens, for tokens that share experts."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mtp_mlx.engine.policy.inputs import RowId
-from mtp_mlx.engine.policy.search import Candidate, Plan, Prices, priced
+from mtp_mlx.engine.policy.search import UNLIMITED, Candidate, Plan, Prices, best, priced
 
 # Drafting must be predicted to beat plain decoding by this factor.
 MARGIN = 1.02
@@ -46,8 +46,29 @@ class Allocation:
 
     @property
     def spent_s(self) -> float:
-        """What the round takes from the bank; shadows are not timed, so with what they may take."""
-        return self.shadow_s * (1 + self.prices.draft_doubt) + (self.trial_s or 0.0)
+        """What the round takes from the bank."""
+        return self.shadow_s + (self.trial_s or 0.0)
+
+    @property
+    def is_free(self) -> bool:
+        """There was something to decide: some row might have drafted, and nobody said how many."""
+        return any(c.survival and c.command is None for c in self.candidates)
+
+    @property
+    def has_shadows(self) -> bool:
+        """Some drafts are made and not verified."""
+        return self.drafts != self.lengths
+
+    @property
+    def commanded(self) -> frozenset[RowId]:
+        """The rows whose number of drafts was given."""
+        pairs = zip(self.rows, self.candidates, strict=True)
+        return frozenset(row for row, c in pairs if c.command is not None)
+
+    @property
+    def is_own(self) -> bool:
+        """More is drafted than was commanded."""
+        return self.chosen.lengths != self.plain.lengths
 
     @property
     def speedup(self) -> float:
@@ -72,7 +93,9 @@ class Allocation:
             return None
         if len(self.alternatives) == 1:
             return "parked: no row may draft"
-        plan = max(self.alternatives[1:], key=lambda plan: plan.rate)
+        plan = best(self.candidates, self.prices, UNLIMITED)
+        if plan.lengths == self.lengths:
+            plan = max(self.alternatives[1:], key=lambda plan: plan.rate)
         gain = plan.rate / self.plain.rate
         num_rows, drafts = len(self.rows), sum(plan.lengths)
         firsts = [c.survival[0] for c in self.candidates if c.survival]

@@ -10,8 +10,7 @@ class RowInput:
     """A row of the next round: at most `cap` drafts; with `is_command`, exactly that many.
 
     The cap is the least of what the request allows, its remaining tokens less one, the room in its
-    context and in the ring; 0 for a row that may not draft, be it for a fault of the drafter or
-    because a waiting request is late for its first token.
+    context and in the ring; 0 for a row that may not draft.
     """
 
     id: RowId
@@ -23,11 +22,13 @@ class RowInput:
 class Limits:
     """Bounds of one round: at most `max_tokens` packed rows N, its prefill not counted.
 
-    `prefill_tokens`: prompt tokens that the same forward carries beside the rows.
+    `prefill_tokens`: prompt tokens that the same forward carries beside the rows. `in_the_air`:
+    rounds that will be observed before this one, for which the policy plans ahead.
     """
 
     max_tokens: int
     prefill_tokens: int = 0
+    in_the_air: int = 0
 
 
 @dataclass(frozen=True)

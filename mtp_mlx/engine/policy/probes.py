@@ -50,7 +50,7 @@ def shadows(
     something to learn go in one packed call: a position's cost is paid once.
     """
     num_shadows, waited_s = history
-    least_s = prices.token_s if any(plan.lengths) else prices.token_s + prices.depth_s
+    least_s = prices.token_s if any(plan.lengths) else prices.drafting_s(1, 1)
     if least_s <= min(EXPLORE_MOST * waited_s, bank_s):
         hoped = hopeful(candidates)
         found = best(hoped, prices, UNLIMITED)
@@ -60,7 +60,7 @@ def shadows(
             found = best(_no_deeper(hoped, depth), prices, UNLIMITED)
             drafts = tuple(map(max, plan.lengths, found.lengths))
         cost = extra_s(drafts, plan, prices)
-        if cost and found.rate > EXPLORE_GAIN * plan.rate:
+        if drafts != plan.lengths and found.rate > EXPLORE_GAIN * plan.rate:
             share = min(EXPLORE_SHARE * (found.rate / plan.rate - 1), EXPLORE_MOST)
             is_due = cost <= min(waited_s * share / (1 + num_shadows / FADE), bank_s)
             return drafts if is_due else plan.lengths
@@ -90,7 +90,7 @@ def _watch(
         max(k, min(1, len(c.survival))) for c, k in zip(candidates, plan.lengths, strict=True)
     )
     cost = extra_s(drafts, plan, prices)
-    if not cost or cost > min(WATCH_SHARE * waited_s, bank_s):
+    if drafts == plan.lengths or cost > min(WATCH_SHARE * waited_s, bank_s):
         return plan.lengths
     deepest = max(len(c.survival) for c in candidates)
     easy = survival((EASY_RATE,) * deepest, deepest)
@@ -103,10 +103,12 @@ def _watch(
 
 
 def extra_s(drafts: tuple[int, ...], plan: Plan, prices: Prices) -> float:
-    """Seconds that drafts beyond the plan's take."""
+    """Seconds that drafts beyond the plan's take, with the host where the round would have none."""
     extra = sum(drafts) - sum(plan.lengths)
-    deeper = max(drafts) - max(plan.lengths)
-    return extra * prices.token_s + deeper * prices.depth_s
+    if not extra:
+        return 0.0
+    made = prices.drafting_s(max(drafts), sum(drafts))
+    return made - prices.drafting_s(max(plan.lengths), sum(plan.lengths))
 
 
 def trial(

@@ -10,7 +10,7 @@ outcomes are passed in; the same ones give the same decisions again.
 from dataclasses import dataclass, replace
 
 from mtp_mlx.engine.policy import probes, search
-from mtp_mlx.engine.policy.acceptance import CAUTION, Acceptance, Seen
+from mtp_mlx.engine.policy.acceptance import Acceptance, Seen
 from mtp_mlx.engine.policy.calibration import Calibration
 from mtp_mlx.engine.policy.cost import Costs
 from mtp_mlx.engine.policy.decision import MARGIN, Allocation
@@ -22,6 +22,11 @@ from mtp_mlx.engine.policy.search import Candidate, Plan, Prices
 KEEP = 0.99
 # A trial is considered once in so many rounds.
 TRIAL_EVERY = 4
+# Standard errors by which a cost may turn out higher: more than for acceptance, for the search
+# takes the best of many lengths and with it the one whose cost is most underestimated.
+COST_CAUTION = 1.5
+# What a round is charged, against its prediction: a stall of the machine is not drafting's fault.
+MOST_SURPRISE = 2.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def allocate(state: State, rows: tuple[RowInput, ...], limits: Limits) -> Alloca
         row_s = state.costs.row_s()
         beside = search.beside_prefill(candidates, prices, chosen.rate, row_s)
         return replace(allocation, drafts=beside.lengths, chosen=beside)
-    return _explored(state, allocation, account)
+    return _explored(state, allocation, account, limits.in_the_air)
 
 
 def observe(
@@ -86,21 +91,24 @@ def observe(
     if timing.is_clean:
         beside_s = seconds - allocation.prices.forward[sum(allocation.lengths)]
         costs = costs.observe(allocation.num_tokens, num_rows, beside_s, timing.seconds)
-        if seen:
-            seconds = costs.believed_s(allocation.num_tokens, seconds, timing.seconds)
-    seconds += allocation.shadow_s * allocation.prices.draft_doubt
+        if allocation.is_own or allocation.has_shadows:
+            seconds = min(max(timing.seconds, seconds / MOST_SURPRISE), seconds * MOST_SURPRISE)
     worth_s = plain.seconds
-    if seen:
-        made = num_rows + sum(o.accepted for o in outcomes)
-        worth_s = made / plain.tokens * (plain.seconds - allocation.prices.doubt[0])
+    if allocation.is_own:
+        given = allocation.commanded
+        extra = sum(o.accepted for o in outcomes if o.row not in given)
+        worth_s = (1 + extra / plain.tokens) * (plain.seconds - allocation.prices.doubt[0])
+    ledger = state.ledger
+    if allocation.is_free:
+        ledger = ledger.entered(plain.seconds, worth_s, seconds, allocation.spent_s)
     return replace(
         state,
         costs=costs,
         acceptance=state.acceptance.observe(seen + judged),
-        ledger=state.ledger.entered(plain.seconds, worth_s, seconds, allocation.spent_s),
+        ledger=ledger,
         previous=allocation if allocation.trial_s is None else state.previous,
-        waited=0 if allocation.shadow_s else state.waited + 1,
-        num_shadows=state.num_shadows + (allocation.shadow_s > 0),
+        waited=0 if allocation.has_shadows else state.waited + 1,
+        num_shadows=state.num_shadows + allocation.has_shadows,
     )
 
 
@@ -122,9 +130,9 @@ def _candidate(acceptance: Acceptance, row: RowInput) -> Candidate:
 def _prices(costs: Costs, num_rows: int, num_drafts: int, hope: float = 0.0) -> Prices:
     forward = costs.forwards(num_rows, num_drafts, hope)
     doubts = zip(forward, costs.doubts(num_rows, num_drafts), strict=True)
-    doubt = tuple([CAUTION * relative * seconds for seconds, relative in doubts])
+    doubt = tuple([COST_CAUTION * relative * seconds for seconds, relative in doubts])
     drafting = costs.draft_s(1, 0), costs.draft_s(0, 1), costs.host_s()
-    return Prices(forward, doubt, CAUTION * costs.draft_doubt(), *drafting)
+    return Prices(forward, doubt, COST_CAUTION * costs.draft_doubt(), *drafting)
 
 
 def _settled(
@@ -149,10 +157,10 @@ def _settled(
     return kept if is_covered and kept.rate >= KEEP * found.rate else found
 
 
-def _explored(state: State, allocation: Allocation, account: Ledger) -> Allocation:
+def _explored(state: State, allocation: Allocation, account: Ledger, in_the_air: int) -> Allocation:
     """The same allocation, or a trial in its place, or with shadows, as far as the bank allows."""
     candidates, prices, chosen = allocation.candidates, allocation.prices, allocation.chosen
-    if account.rounds % TRIAL_EVERY == TRIAL_EVERY - 1:
+    if (account.rounds + in_the_air) % TRIAL_EVERY == TRIAL_EVERY - 1:
         num_rows, num_drafts = len(candidates), len(prices.forward) - 1
         hoped = _prices(state.costs, num_rows, num_drafts, probes.TRIAL_HOPE)
         trial = probes.trial(candidates, chosen, prices, hoped)
@@ -160,8 +168,7 @@ def _explored(state: State, allocation: Allocation, account: Ledger) -> Allocati
             plan, trial_s = trial
             return replace(allocation, drafts=plan.lengths, chosen=plan, trial_s=trial_s)
     history = state.num_shadows, state.waited * allocation.plain.seconds
-    bank_s = account.bank_s / (1 + prices.draft_doubt)
-    drafts = probes.shadows(candidates, chosen, prices, history, bank_s)
+    drafts = probes.shadows(candidates, chosen, prices, history, account.bank_s)
     if drafts == allocation.drafts:
         return allocation
     return replace(allocation, drafts=drafts, shadow_s=probes.extra_s(drafts, chosen, prices))

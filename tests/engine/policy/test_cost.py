@@ -57,15 +57,6 @@ def test_a_stall_of_the_machine_is_not_taken_for_a_cost():
     assert seconds(costs.observe(1, 1, 0.0, 100.0), 1, 1) < 1.05
 
 
-def test_a_time_is_believed_as_far_as_it_is_no_noise():
-    points = (1, 1.0), (2, 1.2)
-    exact = replace(Costs.start(replace(noisy(*points), spread=0.0), 2), variance=(1.0, 1.0))
-    assert exact.believed_s(2, 1.2, 1.5) == pytest.approx(1.5, rel=1e-3)
-    known = Costs.start(replace(noisy(*points), spread=0.5), 2)
-    assert 1.2 < known.believed_s(2, 1.2, 1.5) < 1.35
-    assert exact.believed_s(2, 1.2, 100.0) == pytest.approx(2.4, rel=1e-3)
-
-
 def test_a_noisy_machine_leaves_the_price_of_drafting_in_doubt():
     quiet = Costs.start(noisy((1, 1.0)), 1)
     loud = Costs.start(replace(noisy((1, 1.0)), spread=0.2), 1)

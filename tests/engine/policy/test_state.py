@@ -1,6 +1,7 @@
 """The policy through its functions: what it chooses, learns, may spend, and says."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -10,11 +11,13 @@ from tests.engine.policy.scenes import (
     CLIFF,
     FLAT,
     K_MAX,
+    MAX_TOKENS,
     STEEP,
     calibration,
     limits,
     played,
     rows,
+    shadowed,
     start,
     taught,
 )
@@ -163,12 +166,99 @@ def test_drafts_that_are_never_right_cost_no_more_than_the_accounts_allow(machin
         assert total - plain <= opening + income
 
 
+def commanded(count: int, drafts: int) -> tuple[policy.RowInput, ...]:
+    return tuple(policy.RowInput(i, drafts, is_command=True) for i in range(count))
+
+
+@pytest.mark.parametrize("drafts", [0, 3])
+@pytest.mark.parametrize("accepted", [0, 3])
+def test_rounds_that_others_decide_move_no_account(drafts, accepted):
+    state = start(FLAT)
+    for _ in range(50):
+        allocation = policy.allocate(state, commanded(2, drafts), limits())
+        state = played(state, allocation, (accepted,) * 2)
+    assert state.ledger == ledger.Ledger()
+
+
+def test_luck_with_commanded_drafts_is_no_credit():
+    state = start(calibration(1.0, 1.1, 1.2, 1.3, 1.4, 10.0, 20.0))
+    rows_ = (*commanded(1, 3), policy.RowInput(1, K_MAX))
+    for accepted in (0, 3):
+        after = state
+        for _ in range(30):
+            allocation = policy.allocate(after, rows_, limits())
+            assert allocation.lengths == (3, 0)
+            after = played(after, allocation, (accepted, 0))
+        plain = allocation.plain.seconds
+        assert 0 < after.ledger.credit_s < (ledger.OPENING_CREDIT + 0.3) * plain
+
+
+def test_a_round_that_takes_twice_as_long_as_predicted_is_charged_so():
+    state = taught(start(calibration(1.0, 1.1, 1.2, 1.3)), 0, 3, 3, 30)
+    allocation = policy.allocate(state, rows(1, cap=3), limits())
+    assert allocation.lengths == (3,)
+    outcomes = (policy.Outcome(0, 3, 3),)
+    credits = []
+    for factor in (1.0, 1.8, 50.0):
+        timing = policy.Timing(factor * allocation.seconds)
+        credits.append(policy.observe(state, allocation, outcomes, timing).ledger.credit_s)
+    kept = 1 - ledger.CREDIT_INCOME
+    assert credits[0] - credits[1] == pytest.approx(0.8 * kept * allocation.seconds)
+    assert credits[0] - credits[2] == pytest.approx(1.0 * kept * allocation.seconds)
+
+
+def test_what_is_known_of_the_other_rows_is_theirs_alone():
+    dice, state = random.Random(4), start(FLAT)
+    rates = (0.99, 0.9, 0.8, 0.7, 0.5, 0.3, 0.1, 0.05)
+    for step in range(400):
+        if step == 300:  # a text changes and its row starts again
+            rates = (*rates[:-1], 0.95)
+        for row, rate in enumerate(rates):
+            seen = policy.Shadow(row, 0, int(dice.random() < rate), 1)
+            state = shadowed(state, seen)
+    memories = state.acceptance.rows
+    for row in memories:
+        others = [m for other, m in memories.items() if other != row]
+        hits, trials = sum(m.hits[0] for m in others), sum(m.trials[0] for m in others)
+        pool = acceptance.Counts.of(memories.values(), K_MAX)
+        [(rate, count, seen), *_] = acceptance._others(pool, memories[row])
+        assert count == pytest.approx(trials + acceptance.PRIOR_TRIALS)
+        assert seen == pytest.approx(hits / trials)
+        prior = acceptance.PRIOR_TRIALS * acceptance.PRIOR_RATE
+        assert rate == pytest.approx((hits + prior) / count)
+    for row in list(memories):
+        state = policy.retire(state, row)
+    left = state.acceptance.departed
+    assert 0 < left.hits[0] < left.trials[0] <= acceptance.MOST_DEPARTED
+    assert state.acceptance.of(99).rate[0] == pytest.approx(left.hits[0] / left.trials[0], abs=0.05)
+
+
+def test_a_drafter_that_costs_nothing_is_tried_too():
+    assert first_shadow(calibration(1.0, 1.6, 1.7, draft_s=0.0, host_s=0.0))[0] == 0
+
+
+def test_a_trial_falls_due_in_the_same_round_whether_planned_ahead_or_not():
+    state, was_due = start(replace(calibration(1.0, 1.7), spread=0.2)), False
+    for _ in range(60):
+        state = taught(state, 0, 1, 1, 2)
+        state = taught(state, 0, 0, 1, 1)
+    for _ in range(150):
+        here = policy.allocate(state, rows(1), limits())
+        assert (here.trial_s is not None) == was_due
+        if was_due:
+            return
+        ahead = policy.allocate(state, rows(1), policy.Limits(MAX_TOKENS, in_the_air=1))
+        was_due = ahead.trial_s is not None
+        state = played(state, here, (0,))
+    raise AssertionError("no trial was due")
+
+
 def first_shadow(machine: policy.Calibration) -> tuple[int, int]:
     """The round of the first shadow, and its depth; no draft is ever right."""
     state = start(machine)
     for index in range(ROUNDS):
         allocation = policy.allocate(state, rows(1), limits())
-        if allocation.shadow_s:
+        if allocation.has_shadows:
             return index, allocation.drafts[0]
         state = played(state, allocation, (0,))
     raise AssertionError("no shadow was made")
