@@ -65,6 +65,8 @@ class Policy:
         self.state = policy.State.start(calibration, case.k_max, max_tokens)
         self.limits = policy.Limits(max_tokens)
         self.allocation: policy.Allocation | None = None
+        self._shapes: set[tuple[int, int]] = set()
+        self._rows: list[int] = []
         self._spent: list[tuple[int, float]] = []  # rows and seconds of each decision
 
     def plan(self, running: list[Running]) -> tuple[list[int], list[int]]:
@@ -89,10 +91,19 @@ class Policy:
             policy.Shadow(s.running.id, s.verified, s.matched, s.drafted) for s in landed.shadows
         )
         experts = None if landed.experts is None else policy.SeenExperts(*landed.experts)
-        timing = policy.Timing(landed.seconds, experts=experts)
+        timing = policy.Timing(landed.seconds, self._is_clean(landed.running), experts)
         self.state = policy.observe(self.state, self.allocation, outcomes, timing, shadows)
         rows, before = self._spent[-1]
         self._spent[-1] = (rows, before + time.perf_counter() - started)
+
+    def _is_clean(self, running: list[Running]) -> bool:
+        """As the engine's clock: no row came or left, and the shape is not new."""
+        assert self.allocation is not None, "a round has landed"
+        shape, rows = (len(running), self.allocation.num_tokens), [r.id for r in running]
+        is_clean = rows == self._rows and shape in self._shapes
+        self._shapes.add(shape)
+        self._rows = rows
+        return is_clean
 
     def leave(self, row_id: int) -> None:
         self.state = policy.retire(self.state, row_id)
