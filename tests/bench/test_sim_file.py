@@ -1,4 +1,4 @@
-"""Files of regimes: odd ones that are meant, and hostile ones that end in one line and exit code 2."""
+"""Files of regimes: odd ones that are meant, and hostile ones, which end in one line and code 2."""
 
 import json
 import sys
