@@ -54,7 +54,7 @@ class MlxRuntime:
         None without a drafter, and where MTP_MLX_CALIBRATION is off.
         """
         if self._calibrated is None and self._source is not None and self._may_calibrate:
-            self._calibrated = load_or_calibrate(self._source, calibration_file.cache_folder())
+            self._calibrated = load_or_calibrate(self._source, calibration_file.cache_folder)
         return None if self._calibrated is None else self._calibrated.calibration
 
     @property
@@ -114,8 +114,9 @@ class MlxRuntime:
         return self._source.key()
 
     def keep_calibration(self, calibration: Calibration) -> Path:
-        """Keep it for later loads, and use it from now on. Raises OSError."""
-        folder, slots = calibration_file.cache_folder(), self._max_num_seqs
-        path = calibration_file.write(folder, self.calibration_key(), slots, calibration)
+        """Keep it for later loads, and for engines that are made from now on; one that runs goes on
+        with what it has learned. Raises OSError."""
+        folder = calibration_file.cache_folder()
+        path = calibration_file.write(folder, self.calibration_key(), calibration)
         self._calibrated = Calibrated(calibration)
         return path
