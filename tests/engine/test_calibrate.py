@@ -120,6 +120,18 @@ def test_a_first_run_that_compiles_is_not_taken_for_what_a_pass_takes():
     assert counts_of(Compiling(num_slots=1), budget_s) == [1, 2, 3, 4, 5, 6, 8]
 
 
+def test_a_wide_forward_of_a_slow_machine_is_timed_once():
+    """A large model on a CPU: 64 tokens take as long as 64 steps, and a load waits for them."""
+    bench = FakeBench(forward_ms=lambda tokens: 50.0 * tokens)
+    found = calibrate(bench, 2.0, 3)
+    assert found.verify[-1] == (64, approx_ms(50 * 64))
+    times = [bench.calls.count(("verify", count)) for count in (1, 4, 16, 64)]
+    assert times == [1 + MIN_REPEATS, 1 + MIN_REPEATS, 1 + MIN_REPEATS, 1]
+    assert found.repeats == 1
+    bench = FakeBench(forward_ms=lambda tokens: 50.0 * tokens)
+    assert calibrate(bench, 60.0, 3).repeats == 3  # with time enough
+
+
 def calibrate_s(bench: FakeBench) -> float:
     """What a calibration of all points takes."""
     calibrate(bench, PLENTY_S, MIN_REPEATS)
