@@ -39,11 +39,13 @@ def prompts(name: str, rows: int, lengths: str) -> list[list[int]]:
     return [prompt[-len(encoded[middle]) :] for prompt in encoded[middle : middle + rows]]
 
 
-def seconds(llm: mtp_mlx.LLM, chosen: Sequence[Sequence[int]], drafts: int | str) -> tuple:
-    """Wall time of a batch, and its texts."""
+def timed(
+    llm: mtp_mlx.LLM, chosen: Sequence[Sequence[int]], drafts: int | str
+) -> tuple[float, list[mtp_mlx.Reply]]:
+    """Wall seconds of a batch, and its replies."""
     started = time.perf_counter()
     replies = llm.batch(chosen, temperature=0.0, max_tokens=MAX_TOKENS, num_draft_tokens=drafts)
-    return time.perf_counter() - started, [reply.token_ids for reply in replies], replies
+    return time.perf_counter() - started, replies
 
 
 def measure(llm: mtp_mlx.LLM, name: str, rows: int, lengths: str, repeats: int) -> dict[str, Any]:
@@ -54,14 +56,15 @@ def measure(llm: mtp_mlx.LLM, name: str, rows: int, lengths: str, repeats: int) 
         spent: dict[int | str, float] = {0: 0.0, "auto": 0.0}
         texts = {}
         for drafts in ("auto", 0, 0, "auto") if repeat % 2 else (0, "auto", "auto", 0):
-            took, texts[drafts], replies = seconds(llm, chosen, drafts)
+            took, replies = timed(llm, chosen, drafts)
             spent[drafts] += took
+            texts[drafts] = [reply.token_ids for reply in replies]
             if drafts == "auto":
                 drafted = sum(reply.spec.drafted for reply in replies)
         assert texts[0] == texts["auto"], "drafting has changed a text"
         ratios.append(spent[0] / spent["auto"])
     decision = next(
-        (reply.spec.parked for reply in seconds(llm, chosen, "auto")[2] if reply.spec.parked),
+        (reply.spec.parked for reply in timed(llm, chosen, "auto")[1] if reply.spec.parked),
         llm.stats().decision,
     )
     return {

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import mlx.core as mx
 
@@ -73,7 +73,14 @@ class Law:
     def deviation(self) -> float:
         places = range(1, self.drafts + 1)
         square = sum((2 * place - 1) * self.agreement**place for place in places)
-        return math.sqrt(square - self.mean**2)
+        return math.sqrt(max(square - self.mean**2, 0.0))
+
+    def errors(self, accepted: float, rounds: int) -> float:
+        """By how many standard errors a mean of so many rounds is off; where nothing is left to
+        chance, 0 or infinity."""
+        off = accepted - self.mean
+        error = self.deviation / math.sqrt(rounds)
+        return off / error if error else math.copysign(math.inf, off) if off else 0.0
 
     def budget(self, rounds: int) -> int:
         """New tokens that so many rounds do not exhaust: the mean and six deviations more, the
@@ -194,8 +201,7 @@ def show(name: str, lines: Sequence[dict[str, Any]], law: Law) -> None:
     print(f"{'rows':>5} {'rounds':>7} {'accepted':>9} {'of law':>7} {'in s.e.':>8}", end="")
     print(f" {'forwards/token':>15} {'wrong rows':>11}")
     for line in lines:
-        error = line["accepted"] - law.mean
-        sigmas = error / law.deviation * math.sqrt(line["rounds"])
+        sigmas = law.errors(line["accepted"], line["rounds"])
         wrong = f"{line['wrong']} of {line['of']}"
         print(
             f"{line['rows']:>5} {line['rounds']:>7,} {line['accepted']:>9.3f} {law.mean:>7.3f} "
@@ -205,12 +211,17 @@ def show(name: str, lines: Sequence[dict[str, Any]], law: Law) -> None:
 
 def is_lawful(line: dict[str, Any], law: Law) -> bool:
     """Within 3 standard errors, and no row wrong."""
-    limit = SIGMAS * law.deviation / math.sqrt(line["rounds"])
-    return line["wrong"] == 0 and abs(line["accepted"] - law.mean) <= limit
+    return line["wrong"] == 0 and abs(law.errors(line["accepted"], line["rounds"])) <= SIGMAS
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"bench.ragged: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 
 def main() -> None:
-    """Print tables and the JSON line; leave with 1 where ours breaks the law."""
+    """Print tables and the JSON line; leave with 1 where ours breaks the law, with 2 and one line
+    where there is none."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--agreement", type=float, default=0.8)
@@ -218,6 +229,10 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="run mlx-vlm beside it")
     parser.add_argument("--peer-tokens", type=int, default=150, help="new tokens of a peer's row")
     arguments = parser.parse_args()
+    if not 0 <= arguments.agreement <= 1:
+        _refuse(f"--agreement is {arguments.agreement:g}, not from 0 to 1")
+    if arguments.rounds < 1:
+        _refuse(f"--rounds is {arguments.rounds}, not at least 1")
     law = Law(arguments.agreement, DRAFTS)
     with tempfile.TemporaryDirectory() as folder:
         folders = recipe.write_pair(Path(folder), VARIANT, layout="mlx")

@@ -7,15 +7,17 @@ given N, the last slope beyond; the cost at N = 1 is 1.0 and may be left out.
 
 import json
 import math
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from bench.sim_machine import Case, Machine, Phases, Row
+from mtp_mlx.fields import shown, shown_name
 
 KEYS = {"name", "verify", "d0", "d1", "host", "noise", "drift", "k_max", "rows"}
 ROW_KEYS = {"arrive", "tokens", "phases"}
-# More would take longer to simulate than anybody waits.
+# More drafts, or tokens of a row, would take longer to simulate than anybody waits.
 MOST_DRAFTS, MOST_TOKENS = 64, 10**7
 
 
@@ -27,7 +29,7 @@ def read(path: Path) -> list[Case]:
     """The cases of a file. Raises BadRegime with one line for anything it does not understand."""
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: an endless integer too
         reason = " ".join(str(error).split())
         raise BadRegime(f"{path}: {reason or 'nested too deeply'}") from error
     if not isinstance(listed, list) or not listed:
@@ -38,9 +40,9 @@ def read(path: Path) -> list[Case]:
 def _case(entry: Any, where: str) -> Case:
     _keys(entry, KEYS, where)
     name = entry["name"]
-    if not isinstance(name, str) or not name:
-        raise BadRegime(f"{where}: name is {name!r}, not a text")
-    where = f"{where} ({name})"
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise BadRegime(f"{where}: name is {shown(name)}, not a text of one line")
+    where = f"{where} ({shown_name(name)})"
     machine = Machine(
         verify=_curve(entry["verify"], f"{where}: verify"),
         d0=_number(entry["d0"], 0, f"{where}: d0"),
@@ -62,11 +64,12 @@ def _curve(values: Any, where: str) -> tuple[tuple[float, float], ...]:
     points = []
     for pair in _list(values, where):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise BadRegime(f"{where}: {pair!r} is not [N, cost]")
-        cost = _number(pair[1], 0, f"{where} at {pair[0]!r}")
+            raise BadRegime(f"{where}: {shown(pair)} is not [N, cost]")
+        count = _count(pair[0], 1, MOST_TOKENS, where)
+        cost = _number(pair[1], 0, f"{where} at {count}")
         if cost == 0:
-            raise BadRegime(f"{where} at {pair[0]!r}: a forward that costs nothing")
-        points.append((float(_count(pair[0], 1, MOST_TOKENS, where)), cost))
+            raise BadRegime(f"{where} at {count}: a forward that costs nothing")
+        points.append((float(count), cost))
     if points[0][0] != 1:
         points.insert(0, (1.0, 1.0))
     if points[0][1] != 1:
@@ -91,37 +94,44 @@ def _phases(values: Any, where: str) -> Phases:
     phases = []
     for phase in _list(values, where):
         if not isinstance(phase, list) or len(phase) != 2:
-            raise BadRegime(f"{where}: {phase!r} is not [tokens, [a_1, …]]")
+            raise BadRegime(f"{where}: {shown(phase)} is not [tokens, [a_1, …]]")
         rates = tuple(_number(rate, 0, where) for rate in _list(phase[1], where))
         if max(rates) > 1:
             raise BadRegime(f"{where}: an acceptance of {max(rates)} is above 1")
-        phases.append((_count(phase[0], 1, MOST_TOKENS, where), rates))
+        phases.append((_count(phase[0], 1, None, where), rates))
     return tuple(phases)
 
 
 def _keys(entry: Any, keys: set[str], where: str) -> None:
     if not isinstance(entry, dict):
-        raise BadRegime(f"{where}: {entry!r} is not an object")
+        raise BadRegime(f"{where}: {shown(entry)} is not an object")
     for key in sorted(keys - entry.keys()):
         raise BadRegime(f"{where}: {key} is missing")
     for key in sorted(entry.keys() - keys):
-        raise BadRegime(f"{where}: {key} is unknown")
+        raise BadRegime(f"{where}: {shown_name(key)} is unknown")
 
 
 def _list(value: Any, where: str) -> list:
     if not isinstance(value, list) or not value:
-        raise BadRegime(f"{where}: {value!r} is not a list with entries")
+        raise BadRegime(f"{where}: {shown(value)} is not a list with entries")
     return value
 
 
 def _number(value: Any, least: float, where: str) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < least:
-        raise BadRegime(f"{where}: {value!r} is not a number from {least:g} up")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an integer beyond all floats
+            number = float(value)
+            if math.isfinite(number) and number >= least:
+                return number
+    raise BadRegime(f"{where}: {shown(value)} is not a number from {least:g} up")
 
 
-def _count(value: Any, least: int, most: int, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise BadRegime(f"{where}: {value!r} is not a whole number from {least} to {most}")
-    return value
+def _count(value: Any, least: int, most: int | None, where: str) -> int:
+    """A whole number, which may be spelled 8.0; `most` None: however large."""
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if is_whole and not isinstance(value, bool) and least <= value:
+        count = int(value)
+        if most is None or count <= most:
+            return count
+    limit = "up" if most is None else f"to {most}"
+    raise BadRegime(f"{where}: {shown(value)} is not a whole number from {least} {limit}")

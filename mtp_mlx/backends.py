@@ -16,7 +16,7 @@ from mtp_mlx.checkpoint import (
     open_target,
 )
 from mtp_mlx.config import DrafterConfig, TargetConfig
-from mtp_mlx.errors import DrafterMismatch, MtpError, RequestError
+from mtp_mlx.errors import DrafterMismatch, MtpError, RequestError, Unsupported
 from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import Event, Request
 from mtp_mlx.verdict import Rounding, Text
@@ -95,8 +95,10 @@ def open_pair(pair: Pair) -> Opened:
     return Opened(target, open_drafter(pair.drafter, target.config))
 
 
-def load_runtime(opened: Opened, max_num_seqs: int, dtype: str | None, backend: str) -> Runtime:
-    """Read the weights of a checked pair. Raises CheckpointError, RequestError."""
+def load_runtime(
+    opened: Opened, max_num_seqs: int, dtype: str | None, backend: str, memory_limit: int | None
+) -> Runtime:
+    """Read the weights of a checked pair. Raises CheckpointError, RequestError, DoesNotFit."""
     if backend not in ("mlx", "numpy"):
         raise RequestError(f"backend must be 'mlx' or 'numpy', found {backend!r}", param="backend")
     if dtype is not None and dtype not in DTYPES:
@@ -104,13 +106,18 @@ def load_runtime(opened: Opened, max_num_seqs: int, dtype: str | None, backend: 
     if backend == "numpy":
         if dtype not in (None, "float32"):
             raise RequestError("the numpy backend computes in float32 only", param="dtype")
+        if memory_limit is not None:
+            raise Unsupported(
+                "the NumPy reference keeps to no memory limit; leave memory_limit out",
+                param="memory_limit",
+            )
         from mtp_mlx.reference.runtime import NumpyRuntime
 
         return NumpyRuntime(opened.target, opened.drafter, max_num_seqs)
     _require_mlx()
     from mtp_mlx.engine.runtime import MlxRuntime
 
-    return MlxRuntime(opened.target, opened.drafter, max_num_seqs, dtype)
+    return MlxRuntime(opened.target, opened.drafter, max_num_seqs, dtype, memory_limit)
 
 
 def _require_mlx() -> None:

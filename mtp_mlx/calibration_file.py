@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,21 +24,26 @@ from mtp_mlx.files import read_json
 
 VARIABLE = "MTP_MLX_CALIBRATION"
 # Of the form of the files and of the way their figures are measured.
-SCHEMA = 1
+SCHEMA = 2
 LIMIT_BYTES = 1 << 20
+NEW, NEW_SUFFIX = ".new-", ".json"  # of a file on the way to its place
+STALE_S = 60.0  # a writer needs no such time: one that left a file so old was killed
 SAMPLES, SAMPLE_BYTES = 8, 4096  # blocks of a weight file that its digest reads, beside its header
 HEADER_BYTES = 8  # the little-endian length of the header that opens a safetensors file
 NAME_DIGITS = 32
+NO_HOME = "this user has no home folder, and no cache folder (XDG_CACHE_HOME) is set"
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a calibration depends on. `target` and `drafter` are digests of their checkpoints."""
+    """What a calibration depends on. `mlx` and `mtp_mlx` are versions, `target` and `drafter`
+    digests of their checkpoints."""
 
     chip: str
     system: str
     device: str
     mlx: str
+    mtp_mlx: str
     dtype: str
     target: str
     drafter: str
@@ -52,7 +58,8 @@ class Key:
 
 @dataclass(frozen=True)
 class Found:
-    """What is kept under a key: a calibration, or the reason why there is none to use."""
+    """What is kept under a key: a calibration, or the reason why it is of no use; no reason where
+    nothing is kept."""
 
     calibration: Calibration | None
     reason: str = ""
@@ -68,40 +75,42 @@ def is_on() -> bool:
 
 
 def cache_folder() -> Path:
-    """Where the files lie: below the user's cache folder, as the platform has it."""
+    """Where the files lie: below the user's cache folder, as the platform has it. Raises OSError
+    for a user who has none, for want of a home folder."""
     from platformdirs import user_cache_path
 
-    return user_cache_path("mtp-mlx", appauthor=False) / "calibration"
+    try:
+        folder = user_cache_path("mtp-mlx", appauthor=False)
+    except RuntimeError as error:
+        raise OSError(NO_HOME) from error
+    if not folder.is_absolute():  # "~", as older versions of platformdirs leave it
+        raise OSError(NO_HOME)
+    return folder / "calibration"
 
 
-def read(folder: Path, key: Key, num_slots: int) -> Found:
-    """The calibration kept under `key`, if it covers rounds of `num_slots` rows. Never raises for
-    what the file holds or for a folder that cannot be read."""
+def read(folder: Path, key: Key, num_tokens: int) -> Found:
+    """The calibration kept under `key`, if its curve reaches forwards of `num_tokens`. Never raises
+    for what the file holds or for a folder that cannot be read."""
     path = folder / key.file_name
     with suppress(OSError):
         if not path.exists():
-            return Found(None, "none is kept for this machine and pair")
+            return Found(None)
     try:
         values = read_json(path, LIMIT_BYTES)
-        return _parse(values, key, num_slots)
+        return _parse(values, key, num_tokens)
     except CheckpointError as error:
         return Found(None, str(error))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         return Found(None, f"{path.name} is damaged: {shown(error)}")
 
 
-def write(folder: Path, key: Key, num_slots: int, calibration: Calibration) -> Path:
-    """Keep a calibration for rounds of up to `num_slots` rows, in place of the one before; the
-    file. Raises OSError."""
+def write(folder: Path, key: Key, calibration: Calibration) -> Path:
+    """Keep a calibration in place of the one before; the file. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     path = folder / key.file_name
-    body = {
-        "schema": SCHEMA,
-        "key": asdict(key),
-        "num_slots": num_slots,
-        "calibration": calibration.to_json(),
-    }
-    number, name = tempfile.mkstemp(prefix=".new-", suffix=".json", dir=folder)
+    body = {"schema": SCHEMA, "key": asdict(key), "calibration": calibration.to_json()}
+    number, name = tempfile.mkstemp(prefix=NEW, suffix=NEW_SUFFIX, dir=folder)
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:
             json.dump(body, file, indent=1)
@@ -137,15 +146,29 @@ def checkpoint_digest(config: Path, weights: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _parse(values: dict, key: Key, num_slots: int) -> Found:
+def _sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left; nothing that fails here matters."""
+    for path in folder.glob(f"{NEW}*{NEW_SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_S:
+                path.unlink()
+
+
+def _parse(values: dict, key: Key, num_tokens: int) -> Found:
     """What a file's values say. KeyError, TypeError, ValueError, OverflowError: it is damaged."""
     if values.get("schema") != SCHEMA:
         found = shown(values.get("schema"))
         return Found(None, f"it has schema {found}, and this version writes {SCHEMA}")
     if values.get("key") != asdict(key):
         return Found(None, "it is of another machine or pair")
-    covered = int(values["num_slots"])
     calibration = Calibration.from_json(values["calibration"])
-    if covered < num_slots:
-        return Found(None, f"it covers {covered} rows, and {num_slots} are wanted")
+    if _spell(calibration.to_json()) != _spell(values["calibration"]):  # such as "4" for 4
+        raise ValueError("its figures are not spelled as they are written")
+    reach = calibration.verify[-1][0]
+    if reach < num_tokens:
+        return Found(None, f"it ends at {reach} tokens, and {num_tokens} are wanted")
     return Found(calibration)
+
+
+def _spell(values: dict) -> str:
+    return json.dumps(values, sort_keys=True)

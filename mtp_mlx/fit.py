@@ -5,18 +5,21 @@ may. So a pair is only loaded, and a request only admitted, when this arithmetic
 The engine allocates no more for a row than it reserved by `row_bytes`.
 """
 
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from mtp_mlx.config import LayerSpec, TargetConfig
 from mtp_mlx.errors import DoesNotFit
+from mtp_mlx.validate import ITEM_BYTES, TensorInfo
 
 # Reads and buffers of a full layer are rounded up to this many keys: softmax then sums the same
 # lanes in the same order however many masked keys follow, which keeps rows bit-identical on CPU.
 KEY_STEP = 64
 SCORE_BYTES = 256 << 20  # bound of one attention call's scores (model/view.py)
+ROUND_COPIES = 3  # of a round's logits in float32: themselves, the noise, and their sum
 MARGIN = 0.10  # of everything else: allocator, graphs, the runtime itself
+FLOATS = ("F64", "F32", "F16", "BF16")  # what is cast to the type of the activations
 
 
 def round_up(count: int, step: int) -> int:
@@ -63,70 +66,84 @@ def growth_bytes(layers: Iterable[LayerSpec], tokens: int, itemsize: int) -> int
     return max(sizes, default=0)
 
 
-def prefill_bytes(config: TargetConfig, chunk: int, context: int, itemsize: int) -> int:
+def weight_bytes(tensors: Iterable[TensorInfo], itemsize: int) -> int:
+    """A model's weights once they are loaded: floats of `itemsize` bytes, all else as stored."""
+    return sum(
+        math.prod(info.shape) * (itemsize if info.dtype in FLOATS else ITEM_BYTES[info.dtype])
+        for info in tensors
+    )
+
+
+def work_bytes(config: TargetConfig, chunk: int, num_tokens: int, itemsize: int) -> int:
+    """What a step needs beside weights and K/V, at most: one prompt chunk of `chunk` tokens behind
+    the longest context, or the scores of a round of `num_tokens`, whichever is more."""
+    prefill = _prefill_bytes(config, min(chunk, config.max_positions), itemsize)
+    return max(prefill, ROUND_COPIES * 4 * num_tokens * config.vocab_size)
+
+
+def _prefill_bytes(config: TargetConfig, chunk: int, itemsize: int) -> int:
     """Activations of the widest layer for one prompt chunk, its scores, and one row of logits."""
     widest = max(
         config.hidden_size + 3 * layer.ffn_dim + 2 * layer.heads * layer.head_dim
         for layer in config.layers
     )
-    if any(layer.experts for layer in config.layers):
-        widest += max(
-            layer.experts.top_k * (config.hidden_size + 3 * layer.experts.width)
-            for layer in config.layers
-            if layer.experts
-        )
+    routed = [
+        layer.experts.top_k * (config.hidden_size + 3 * layer.experts.width)
+        for layer in config.layers
+        if layer.experts is not None
+    ]
+    widest += max(routed, default=0)
     heads = max(layer.heads for layer in config.layers)
-    scores = min(SCORE_BYTES, 4 * heads * chunk * context)
+    scores = min(SCORE_BYTES, 4 * heads * chunk * config.max_positions)
     return chunk * widest * itemsize + 2 * scores + 4 * config.vocab_size
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes by purpose, for `rows` rows of at most `context` tokens each."""
+    """Bytes by purpose of a pair that decodes up to `rows` rows, and the most it may take.
+
+    windows: K/V of the sliding layers of all rows. work: see `work_bytes`. What `limit` leaves is
+    for the full layers' K/V, which grows with the texts.
+    """
 
     rows: int
-    context: int
+    limit: int
     weights: int
     drafter: int
-    kv_row: int
-    prefill: int
-    budget: int | None
-
-    @property
-    def kv(self) -> int:
-        return self.rows * self.kv_row
+    windows: int
+    work: int
 
     @property
     def margin(self) -> int:
-        return int(MARGIN * (self.weights + self.drafter + self.kv + self.prefill))
+        return int(MARGIN * (self.weights + self.drafter + self.windows + self.work))
 
     @property
-    def total(self) -> int:
-        return self.weights + self.drafter + self.kv + self.prefill + self.margin
+    def needed(self) -> int:
+        """All that is taken before the first token of a text."""
+        return self.weights + self.drafter + self.windows + self.work + self.margin
 
     @property
-    def fits(self) -> bool:
-        return self.budget is None or self.total <= self.budget
+    def kv_budget(self) -> int:
+        """Bytes for the K/V of all rows, their windows included."""
+        return self.limit - self.needed + self.windows
 
     def check(self) -> None:
-        """Raises DoesNotFit, with the table, where the plan is over its budget."""
-        if not self.fits:
-            assert self.budget is not None
-            parts = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in self.parts())
-            raise DoesNotFit(
-                f"{self.total / 1e9:.2f} GB are needed and {self.budget / 1e9:.2f} GB allowed "
-                f"({parts}); choose a smaller model, fewer rows or a shorter context"
-            )
+        """Raises DoesNotFit, with the parts and the remedy, where more is needed than there is."""
+        if self.needed <= self.limit:
+            return
+        parts = {
+            "weights": self.weights,
+            "drafter": self.drafter,
+            f"windows of {self.rows} rows": self.windows,
+            "a step's work": self.work,
+            "margin": self.margin,
+        }
+        listed = ", ".join(f"{name} {_spell(size)}" for name, size in parts.items())
+        raise DoesNotFit(
+            f"{_spell(self.needed)} of memory are needed and {_spell(self.limit)} are there "
+            f"({listed}); load a smaller or quantised checkpoint, or fewer rows (max_num_seqs)"
+        )
 
-    def parts(self) -> list[tuple[str, int]]:
-        return [
-            ("weights", self.weights),
-            ("drafter", self.drafter),
-            ("K/V", self.kv),
-            ("prefill", self.prefill),
-            ("margin", self.margin),
-        ]
 
-    def to_json(self) -> dict[str, Any]:
-        derived = {"kv": self.kv, "margin": self.margin, "total": self.total, "fits": self.fits}
-        return asdict(self) | derived
+def _spell(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.2f} MB"

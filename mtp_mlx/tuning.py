@@ -104,7 +104,7 @@ def tune(
         positions = mlx.compare_positions(texts, progress)
         spread = measured.calibration.spread
         stored, refused = None, None
-        if spread > MAX_SPREAD and not force:
+        if may_keep and spread > MAX_SPREAD and not force:
             refused = f"{scatter(spread)}; close them and tune again, or keep it with --force"
         elif may_keep:
             try:

@@ -12,7 +12,13 @@ from mtp_mlx import errors
 from mtp_mlx.options import Keywords, Options
 
 # option -> default, as the issue writes the signatures
-LOAD = {"draft_model": "auto", "max_num_seqs": 8, "dtype": None, "backend": "mlx"}
+LOAD = {
+    "draft_model": "auto",
+    "max_num_seqs": 8,
+    "dtype": None,
+    "backend": "mlx",
+    "memory_limit": None,
+}
 GENERATE = {
     "temperature": None,
     "top_k": None,

@@ -1,8 +1,9 @@
 """The calibration of a pair on this machine: what is timed, in which order, and what follows.
 
-Trials are interleaved, one of each and then again, so that heat or other work that comes and goes
-falls on all alike; a figure is the median of its repeats, after a warm-up. What the policy compares
-costs by comes first: where time is short, the other points of the curve are left to interpolation.
+Repeats are interleaved, one of each trial and then again, so that heat or other work that comes and
+goes falls on all alike; a figure is the median of its repeats, after a warm-up that may compile.
+What the policy compares costs by comes first: where time is short, the other points of the curve
+are left to interpolation. Its end is always measured: beyond it there would be nothing but a guess.
 """
 
 import statistics
@@ -21,8 +22,15 @@ from mtp_mlx.measured import Measured, Point
 # and the rounds of many rows.
 COUNTS = (1, 4, 8, 2, 5, 6, 3, 16, 12, 13, 32, 64, 10, 24, 33, 18, 25, 40, 48, 56)
 COUNTS += (128, 256, 512, 96, 192, 384)
-NUM_CHECKED = 3  # the first so many tell whether a stored calibration still holds
+MOST_TOKENS = max(COUNTS)  # wider forwards are never timed
+# Always timed, besides the widest: a plain step, a drafting chat, and a point between it and the
+# end, or the curve of a slow machine would be one straight line.
+NEEDED = (1, 4, 16)
+NUM_CHECKED = 3  # the first so many of COUNTS tell whether a stored calibration still holds
 MIN_REPEATS = 3  # a median of fewer hides no stall
+# A wide forward that takes longer than this and than the whole budget is timed once: on a CPU that
+# of a large model may take a minute.
+SLOW_S = 2.0
 # Rows and depths of the timed drafts.
 DRAFT_ROWS, DRAFT_DEPTHS = (1, 4, 8), (1, 4)
 # Waiting for the host never takes more of a forward than this; more is noise.
@@ -38,11 +46,12 @@ Label = tuple[str, int, int]  # what, tokens or rows, depth
 
 @dataclass
 class Trial:
-    """One thing to time, and its seconds so far."""
+    """One thing to time, and its seconds so far; `is_over`: it is not to be repeated."""
 
     label: Label
     run: Callable[[], float]
     taken: list[float] = field(default_factory=list)
+    is_over: bool = False
 
     def again(self) -> None:
         self.taken.append(self.run())
@@ -50,6 +59,22 @@ class Trial:
     @property
     def seconds(self) -> float:
         return statistics.median(self.taken)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How many times as long as a calibration says things take now: forwards (the median of a few),
+    and a forward of few tokens with three draft steps before it. `spread`: see Calibration."""
+
+    forward: float
+    round: float
+    spread: float
+
+
+def reach(max_tokens: int) -> int:
+    """Tokens of the widest forward that is timed for rounds of up to `max_tokens`: a calibration
+    that ends below says nothing of them."""
+    return min(max_tokens, MOST_TOKENS)
 
 
 def calibrate(bench: Bench, budget_s: float, repeats: int) -> Calibration:
@@ -61,8 +86,8 @@ def measure(
     bench: Bench, budget_s: float, repeats: int, progress: Progress = lambda message: None
 ) -> Measured:
     """Time a pair for about `budget_s` seconds: as many of the curve's points as can be repeated
-    three times, then up to `repeats` of all. A slow machine takes longer, for N = 1 and 4, the
-    drafts and the experts are always measured.
+    three times, then up to `repeats` of all. A slow machine takes longer, for the curve's ends and
+    two points between (wide ones once at least), the drafts and the experts are always measured.
 
     A mixture of experts is timed with other tokens in each row, and with the same token and context
     in all rows, which reads the experts of one.
@@ -91,18 +116,30 @@ def measure(
     return Measured(calibration, points)
 
 
-def drift(bench: Bench, known: Calibration) -> tuple[float, float]:
-    """Time three points again: how many times as long they take as `known` says, and the spread."""
+def drift(bench: Bench, known: Calibration) -> Drift:
+    """Time three forwards and the draft steps of one row again."""
     held = dict(known.verify)
     counts = [count for count in COUNTS if count in held][:NUM_CHECKED]
-    trials = [_forward(bench, count) for count in counts]
+    forwards = [_forward(bench, count) for count in counts]
+    shallow, deep = (_drafting(bench, 1, depth) for depth in DRAFT_DEPTHS)
+    trials = [*forwards, shallow, deep]
     for trial in trials:
         trial.run()
     for _ in range(MIN_REPEATS):
         for trial in trials:
             trial.again()
-    ratios = [trial.seconds / (held[trial.label[1]] + known.host_s) for trial in trials]
-    return statistics.median(ratios), spread_of([trial.taken for trial in trials])
+    expected = [held[count] + known.host_s for count in counts]
+    ratios = [t.seconds / seconds for t, seconds in zip(forwards, expected, strict=True)]
+    # Their difference, for what a burst begins with is not known.
+    steps_s = max(deep.seconds - shallow.seconds, 0.0)
+    num_steps = DRAFT_DEPTHS[1] - DRAFT_DEPTHS[0]
+    known_s = num_steps * (known.draft_depth_s + known.draft_token_s)
+    check = min(1, len(counts) - 1)  # the forward of few drafts
+    return Drift(
+        forward=statistics.median(ratios),
+        round=(steps_s + forwards[check].seconds) / (known_s + expected[check]),
+        spread=spread_of([trial.taken for trial in trials]),
+    )
 
 
 def spread_of(samples: Sequence[Sequence[float]]) -> float:
@@ -124,49 +161,58 @@ def spread_of(samples: Sequence[Sequence[float]]) -> float:
 def _run(
     bench: Bench, budget_s: float, repeats: int, progress: Progress
 ) -> tuple[dict[Label, Trial], int]:
-    """All trials by label, each repeated equally often, and how often."""
+    """All trials by label, and how often the least repeated of them was run."""
     clock, started = bench.clock, bench.clock()
     needed, optional = _trials(bench)
     trials, pass_s = [], 0.0
     for number, trial in enumerate([*needed, *optional]):
         progress(f"warming up: {_spell(trial.label)}")
-        once_s = _warm_up(trial, clock)
-        fits = clock() - started + MIN_REPEATS * (pass_s + once_s) <= budget_s
+        once_s = _once(trial, clock, max(budget_s, SLOW_S))
+        left_s = (MIN_REPEATS - 1) * (pass_s + once_s)
+        fits = clock() - started + left_s <= budget_s
         if number >= len(needed) and not fits:
             break
         trials.append(trial)
         pass_s += once_s
-    done = 0
+    done = 1
     while done < repeats:
         if done >= MIN_REPEATS and clock() - started + pass_s > budget_s:
             break
         progress(f"timing: {done + 1} of up to {repeats}")
         for trial in trials:
-            trial.again()
+            if not trial.is_over:
+                trial.again()
         done += 1
-    return {trial.label: trial for trial in trials}, done
+    return {trial.label: trial for trial in trials}, min(len(trial.taken) for trial in trials)
 
 
-def _warm_up(trial: Trial, clock: Clock) -> float:
-    """Run it once for nothing; the seconds that it kept the machine."""
+def _once(trial: Trial, clock: Clock, slow_s: float) -> float:
+    """Warm up, then the first repeat; the seconds for which that one keeps the machine, for the
+    warm-up may compile. A wide forward that takes more than `slow_s` is over after the warm-up."""
     started = clock()
-    trial.run()
+    first = trial.run()
+    what, count, _ = trial.label
+    if what == "verify" and count >= NEEDED[-1] and clock() - started > slow_s:
+        trial.taken.append(first)
+        trial.is_over = True
+        return 0.0
+    started = clock()
+    trial.again()
     return clock() - started
 
 
 def _trials(bench: Bench) -> tuple[list[Trial], list[Trial]]:
     """What is always timed, and the points of the curve that are left out where time is short."""
-    counts = [count for count in COUNTS if count <= bench.max_tokens]
-    if bench.max_tokens not in counts:
-        counts.insert(NUM_CHECKED, bench.max_tokens)
-    forwards = [_forward(bench, count) for count in counts]
-    needed = [Trial(("plain", 1, 0), bench.plain_s), *forwards[:2]]
+    widest = reach(bench.max_tokens)
+    first = sorted({*(count for count in NEEDED if count <= widest), widest})
+    rest = [count for count in COUNTS if count < widest and count not in first]
+    needed = [Trial(("plain", 1, 0), bench.plain_s), *(_forward(bench, n) for n in first)]
     rows = sorted({min(count, bench.num_slots) for count in DRAFT_ROWS})
     needed += [_drafting(bench, count, depth) for count in rows for depth in DRAFT_DEPTHS]
     if bench.experts is not None:
         label = ("routed", bench.num_routed, 0)
         needed.append(Trial(label, lambda: bench.routed_s(is_alike=False)))
-    return needed, forwards[2:]
+    return needed, [_forward(bench, count) for count in rest]
 
 
 def _forward(bench: Bench, count: int) -> Trial:

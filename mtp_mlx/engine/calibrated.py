@@ -2,17 +2,18 @@
 
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
 
-from mtp_mlx import calibration_file
+from mtp_mlx import __version__, calibration_file
 from mtp_mlx.calibration_file import Key, checkpoint_digest
 from mtp_mlx.checkpoint import CONFIG, Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
-from mtp_mlx.engine.calibrate import calibrate, drift
+from mtp_mlx.engine.calibrate import Drift, calibrate, drift, reach
 from mtp_mlx.engine.policy import Calibration
 from mtp_mlx.engine.timing import Bench
 from mtp_mlx.model.backend import device_name
@@ -26,9 +27,9 @@ LOAD_BUDGET_S, LOAD_REPEATS = 2.0, 3
 # a model that is loaded for many rows may never use. Wider rounds are extrapolated.
 LOAD_ROWS = 8
 # A kept calibration that is off by more is measured anew, unless this machine's timings scatter
-# more than that.
+# more than that, up to the limit below.
 MAX_DRIFT = 0.15
-# Timings that scatter more are not kept: something else ran beside them.
+# Timings that scatter more are not kept, unless by force: something else ran beside them.
 MAX_SPREAD = 0.20
 
 
@@ -49,6 +50,7 @@ class Source:
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
             device=mx.default_device().type.name,
             mlx=version("mlx"),
+            mtp_mlx=__version__,
             dtype=str(self.target.dtype),
             target=checkpoint_digest(target.folder / CONFIG, target.files),
             drafter=checkpoint_digest(drafter.folder / CONFIG, drafter.files),
@@ -70,39 +72,47 @@ def _spell(quantization: Quantization | None) -> str:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The calibration in use; `note` says in one line why it is not kept, where it is not."""
+    """The calibration in use; `note` says in one line why the kept one was of no use, and why this
+    one is not kept, where that is so."""
 
     calibration: Calibration
     note: str | None = None
 
 
-def load_or_calibrate(source: Source, folder: Path) -> Calibrated:
-    """The kept calibration, if three points timed again agree with it, else one measured within
-    two seconds and kept in its place. Trouble with files never fails: it is the note's."""
-    num_slots = min(source.num_slots, LOAD_ROWS)
-    bench = source.bench(num_slots)
+def load_or_calibrate(source: Source, find_folder: Callable[[], Path]) -> Calibrated:
+    """The kept calibration, if a few things timed again agree with it, else one measured within
+    two seconds and kept in its place. find_folder: where they lie; may raise OSError. Trouble with
+    files never fails: it is the note's."""
+    bench = source.bench(min(source.num_slots, LOAD_ROWS))
     try:
-        key = source.key()
+        folder, key = find_folder(), source.key()
     except OSError as error:
         return Calibrated(calibrate(bench, LOAD_BUDGET_S, LOAD_REPEATS), _not_kept(error))
-    known = calibration_file.read(folder, key, num_slots).calibration
-    if known is not None and still_holds(bench, known):
-        return Calibrated(known)
+    found = calibration_file.read(folder, key, reach(bench.max_tokens))
+    known, fault = found.calibration, found.reason
+    if known is not None:
+        fault = _mismatch(drift(bench, known), known)
+        if fault is None:
+            return Calibrated(known)
     fresh = calibrate(bench, LOAD_BUDGET_S, LOAD_REPEATS)
-    if fresh.spread > MAX_SPREAD:
-        return Calibrated(fresh, _not_kept(scatter(fresh.spread)))
+    notes = [f"the calibration was measured anew: {fault}"] if fault else []
     try:
-        calibration_file.write(folder, key, num_slots, fresh)
+        if fresh.spread > MAX_SPREAD:
+            notes.append(_not_kept(scatter(fresh.spread)))
+        else:
+            calibration_file.write(folder, key, fresh)
     except OSError as error:
-        return Calibrated(fresh, _not_kept(error))
-    return Calibrated(fresh)
+        notes.append(_not_kept(error))
+    return Calibrated(fresh, "; ".join(notes) or None)
 
 
-def still_holds(bench: Bench, known: Calibration) -> bool:
-    """Do three points take as long as `known` says?"""
-    ratio, spread = drift(bench, known)
-    allowed = 1 + max(MAX_DRIFT, known.spread, spread)
-    return 1 / allowed <= ratio <= allowed
+def _mismatch(seen: Drift, known: Calibration) -> str | None:
+    """Why a kept calibration no longer holds; None where it does."""
+    allowed = 1 + max(MAX_DRIFT, min(max(known.spread, seen.spread), MAX_SPREAD))
+    for what, ratio in (("a forward", seen.forward), ("a round with drafts", seen.round)):
+        if not 1 / allowed <= ratio <= allowed:
+            return f"{what} takes {ratio:.2f} times as long as the one that was kept says"
+    return None
 
 
 def scatter(spread: float) -> str:

@@ -1,6 +1,7 @@
 """A loaded pair on MLX: the engine, and the models outside a generation."""
 
 import gc
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,12 +15,52 @@ from mtp_mlx.engine import blocks, forced, positions
 from mtp_mlx.engine.calibrate import measure
 from mtp_mlx.engine.calibrated import Calibrated, Source, load_or_calibrate
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
+from mtp_mlx.engine.memory import Memory
 from mtp_mlx.engine.planner import PolicyPlanner, most_drafts
 from mtp_mlx.engine.policy import Calibration
+from mtp_mlx.fit import Plan, weight_bytes, work_bytes
 from mtp_mlx.measured import Measured, PositionScore
 from mtp_mlx.model.backend import on_gpu
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
+from mtp_mlx.request import MAX_DRAFT_TOKENS
 from mtp_mlx.verdict import Rounding, Text
+
+# Of the machine's memory, and of a GPU's own: the rest is for the system and other programs.
+RAM_SHARE, GPU_SHARE = 0.75, 0.9
+
+
+def available_memory() -> int:
+    """Bytes that may be taken here: a share of a CUDA GPU's own memory, else of the machine's, and
+    on Metal at most its recommended working set; less what this process's models take already."""
+    info = mx.device_info()
+    if "total_memory" in info:  # CUDA
+        share = GPU_SHARE * int(info["total_memory"])
+    else:
+        share = RAM_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most = int(info.get("max_recommended_working_set_size", share))
+    return min(int(share), most) - mx.get_active_memory()
+
+
+def _plan(
+    target: Checkpoint[TargetConfig],
+    drafter: Checkpoint[DrafterConfig] | None,
+    rows: int,
+    dtype: mx.Dtype,
+    memory_limit: int | None,
+) -> Plan:
+    """What the pair will take, before any of it is read. Raises DoesNotFit."""
+    there = available_memory()
+    config, size = target.config, dtype.size
+    plan = Plan(
+        rows=rows,
+        limit=there if memory_limit is None else min(there, memory_limit),
+        weights=weight_bytes(target.tensors.values(), size),
+        drafter=0 if drafter is None else weight_bytes(drafter.tensors.values(), size),
+        windows=Memory(config.layers, size, rows, None).rings,
+        work=work_bytes(config, PREFILL_CHUNK, rows * (MAX_DRAFT_TOKENS + 1), size),
+    )
+    plan.check()
+    return plan
 
 
 class MlxRuntime:
@@ -31,9 +72,12 @@ class MlxRuntime:
         drafter: Checkpoint[DrafterConfig] | None,
         max_num_seqs: int,
         dtype: str | None,
+        memory_limit: int | None,
     ) -> None:
+        """Plan the memory, then read the weights. memory_limit: see api.load."""
         self._may_calibrate = calibration_file.is_on()
         compute = compute_dtype(target, dtype)
+        self._kv_budget = _plan(target, drafter, max_num_seqs, compute, memory_limit).kv_budget
         self._target = load_target(target, compute)
         self._drafter = None if drafter is None else load_drafter(drafter, compute)
         self._max_num_seqs = max_num_seqs
@@ -54,7 +98,7 @@ class MlxRuntime:
         None without a drafter, and where MTP_MLX_CALIBRATION is off.
         """
         if self._calibrated is None and self._source is not None and self._may_calibrate:
-            self._calibrated = load_or_calibrate(self._source, calibration_file.cache_folder())
+            self._calibrated = load_or_calibrate(self._source, calibration_file.cache_folder)
         return None if self._calibrated is None else self._calibrated.calibration
 
     @property
@@ -73,10 +117,11 @@ class MlxRuntime:
         weights."""
         calibration, slots = self.calibration, self._max_num_seqs
         if calibration is None:
-            return Engine(self._target, self._drafter, slots)
+            return Engine(self._target, self._drafter, slots, kv_budget=self._kv_budget)
         k_max = most_drafts(self._target.config, on_gpu=on_gpu())
         planner = PolicyPlanner(calibration, slots, k_max)
-        return Engine(self._target, self._drafter, slots, planner=planner)
+        budget = self._kv_budget
+        return Engine(self._target, self._drafter, slots, kv_budget=budget, planner=planner)
 
     def peak_memory_bytes(self) -> int:
         return mx.get_peak_memory()
@@ -114,8 +159,9 @@ class MlxRuntime:
         return self._source.key()
 
     def keep_calibration(self, calibration: Calibration) -> Path:
-        """Keep it for later loads, and use it from now on. Raises OSError."""
-        folder, slots = calibration_file.cache_folder(), self._max_num_seqs
-        path = calibration_file.write(folder, self.calibration_key(), slots, calibration)
+        """Keep it for later loads, and for engines that are made from now on; one that runs goes on
+        with what it has learned. Raises OSError."""
+        folder = calibration_file.cache_folder()
+        path = calibration_file.write(folder, self.calibration_key(), calibration)
         self._calibrated = Calibrated(calibration)
         return path

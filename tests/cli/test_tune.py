@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -10,24 +11,29 @@ import mtp_mlx
 from mtp_mlx import calibration_file, tuning
 from mtp_mlx.calibration_file import VARIABLE
 from mtp_mlx.embedded import NAMES
-from mtp_mlx.engine import calibrated
+from mtp_mlx.engine import calibrate, calibrated, runtime
+from mtp_mlx.engine.calibrated import Calibrated
 from tests.api_pairs import loaded
 from tests.machine import TickingClock
+from tests.test_calibration_file import CALIBRATION
 
 QUICK = ("--rows", 1, "--max-seconds", 5)
-COUNTS = [1, 2, 3, 4, 5, 6, 8]
-BUSY_MS = (1.0, 9.0, 1.0, 3.0, 1.0, 1.0, 1.0)
+COUNTS = [1, 2, 4, 8]
+BUSY_MS = random.Random(4).choices((1.0, 3.0, 9.0), k=997)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch) -> Path:
-    """Calibrations are on and lie here; few repeats and texts, and every timing is the same."""
+    """Calibrations are on and lie here; few points, repeats and texts, every timing is the same,
+    and the load itself measures nothing."""
     monkeypatch.setenv(VARIABLE, "on")
     monkeypatch.setattr(calibration_file, "cache_folder", lambda: tmp_path / "kept")
     monkeypatch.setattr(calibrated, "time", TickingClock())
+    monkeypatch.setattr(calibrate, "COUNTS", tuple(COUNTS))
+    monkeypatch.setattr(runtime, "load_or_calibrate", lambda *_: Calibrated(CALIBRATION))
     monkeypatch.setattr(tuning, "REPEATS", 3)
-    monkeypatch.setattr(tuning, "TEXT_TOKENS", 6)
-    monkeypatch.setattr(tuning, "NUM_TEXTS", 2)
+    monkeypatch.setattr(tuning, "TEXT_TOKENS", 4)
+    monkeypatch.setattr(tuning, "NUM_TEXTS", 1)
     return tmp_path / "kept"
 
 
@@ -38,7 +44,7 @@ def busy(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_built_in_pairs_are_measured_and_kept(cli, folder, name):
+def test_the_built_in_pairs_are_measured_and_kept(cli, folder, monkeypatch, name):
     answer = cli("tune", name, *QUICK, "--json")
     assert (answer.code, answer.err) == (0, "")
     body = answer.body
@@ -54,6 +60,7 @@ def test_the_built_in_pairs_are_measured_and_kept(cli, folder, name):
     assert body["draft_model"].endswith(f"{name}-assistant")
     assert set(body["machine"]) == set(calibration_file.Key.__dataclass_fields__)
     assert (body["stored"], body["refused"]) == (str(folder / os.listdir(folder)[0]), None)
+    monkeypatch.setattr(runtime, "load_or_calibrate", calibrated.load_or_calibrate)
     with mtp_mlx.load(name, max_num_seqs=1) as llm:
         found = llm._worker.call(lambda runtime, _: runtime.calibration)
     assert [list(pair) for pair in found.verify] == body["verify"]
@@ -114,12 +121,41 @@ def test_a_folder_that_cannot_be_written_loses_no_figures(cli, tmp_path, monkeyp
     assert (answer.body["stored"], len(answer.body["curve"])) == (None, len(COUNTS))
 
 
-def test_where_calibrations_are_off_figures_are_shown_and_not_kept(cli, folder, monkeypatch):
+def test_where_calibrations_are_off_figures_are_shown_and_not_kept(cli, folder, busy, monkeypatch):
+    """Nothing was to be kept, so that the scatter of a busy machine is no fault, and --force, which
+    would not help, is not named."""
     monkeypatch.setenv(VARIABLE, "off")
     answer = cli("tune", "tiny", *QUICK)
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.endswith("no, MTP_MLX_CALIBRATION is off\n")
     assert not folder.exists()
+
+
+@pytest.fixture
+def asked(monkeypatch) -> dict:
+    """What the measurement is asked for; it ends at once."""
+    seen = {}
+
+    def measure(bench, budget_s, repeats, progress):
+        seen.update(rows=bench.num_slots, budget_s=budget_s)
+        raise mtp_mlx.RequestError("enough")
+
+    monkeypatch.setattr(runtime, "measure", measure)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "budget_s"),
+    [(("--max-seconds", 7.5, "--rows", 2), 2, 7.5), ((), 8, 60.0)],
+)
+def test_the_options_reach_the_measurement_and_have_defaults(cli, asked, options, rows, budget_s):
+    assert cli("tune", *options).code == 2
+    assert asked == {"rows": rows, "budget_s": budget_s}
+
+
+def test_help_names_the_defaults(cli):
+    said = " ".join(cli("tune", "--help").out.split())
+    assert "[default: 8;" in said and "[default: 60.0;" in said
 
 
 def test_a_model_without_a_drafter_is_refused(cli):

@@ -10,11 +10,17 @@ from types import SimpleNamespace
 import pytest
 
 import mtp_mlx
-from mtp_mlx import calibration_file
+from mtp_mlx import calibration_file, engine
 from mtp_mlx.calibration_file import VARIABLE, read, write
 from mtp_mlx.engine import calibrated
 from mtp_mlx.engine.calibrate import calibrate
-from mtp_mlx.engine.calibrated import LOAD_REPEATS, LOAD_ROWS, MAX_SPREAD, load_or_calibrate
+from mtp_mlx.engine.calibrated import (
+    LOAD_REPEATS,
+    LOAD_ROWS,
+    MAX_SPREAD,
+    Calibrated,
+    load_or_calibrate,
+)
 from tests.api_pairs import folders, runtime_of
 from tests.machine import FakeBench, TickingClock
 from tests.test_calibration_file import KEY
@@ -22,9 +28,11 @@ from tests.test_calibration_file import KEY
 
 @dataclass
 class FakeSource:
-    """See engine.calibrated.Source; `factor` is how slow the machine is, `jitter` how uneven."""
+    """See engine.calibrated.Source; `factor` is how slow the machine is, `draft_factor` how slow
+    the drafter besides, `jitter` how uneven all is."""
 
     factor: float = 1.0
+    draft_factor: float = 1.0
     jitter: float = 0.0
     num_slots: int = 4
     has_files: bool = True
@@ -39,7 +47,10 @@ class FakeSource:
         noise = random.Random(3)
         self.benches.append(
             FakeBench(
-                num_slots, noise=lambda trial: self.factor * noise.uniform(1, 1 + self.jitter)
+                num_slots,
+                depth_ms=1.5 * self.draft_factor,
+                token_ms=0.25 * self.draft_factor,
+                noise=lambda trial: self.factor * noise.uniform(1, 1 + self.jitter),
             )
         )
         return self.benches[-1]
@@ -53,15 +64,19 @@ class FakeSource:
 CHECKED = {1, 4, 8}
 
 
+def used(source: FakeSource, folder: Path) -> Calibrated:
+    return load_or_calibrate(source, lambda: folder)
+
+
 def test_the_first_load_measures_and_keeps_and_the_second_times_three_points(tmp_path):
     first = FakeSource()
-    fresh = load_or_calibrate(first, tmp_path)
+    fresh = used(first, tmp_path)
     assert fresh.note is None
     assert first.counts > CHECKED
     assert fresh.calibration.repeats == LOAD_REPEATS
     assert os.listdir(tmp_path) == [KEY.file_name]
     second = FakeSource()
-    assert load_or_calibrate(second, tmp_path) == fresh
+    assert used(second, tmp_path) == fresh
     assert second.counts == CHECKED
 
 
@@ -69,25 +84,48 @@ def test_the_first_load_measures_and_keeps_and_the_second_times_three_points(tmp
     ("factor", "holds"), [(1.1, True), (0.9, True), (1.2, False), (0.8, False)]
 )
 def test_a_kept_one_that_is_off_by_more_than_15_percent_is_replaced(tmp_path, factor, holds):
-    old = load_or_calibrate(FakeSource(), tmp_path).calibration
+    old = used(FakeSource(), tmp_path).calibration
     source = FakeSource(factor)
-    found = load_or_calibrate(source, tmp_path)
+    found = used(source, tmp_path)
     assert (found.calibration == old) is holds
     assert (source.counts == CHECKED) is holds
-    assert read(tmp_path, KEY, 4).calibration == found.calibration
+    assert read(tmp_path, KEY, 32).calibration == found.calibration
 
 
-def test_a_machine_whose_timings_scatter_more_may_be_off_by_that_much(tmp_path):
-    old = calibrate(FakeBench(4), 2.0, 3)
-    for spread, holds in ((0.1, False), (0.3, True)):
-        write(tmp_path, KEY, 4, replace(old, spread=spread))
-        source = FakeSource(1.25)
-        load_or_calibrate(source, tmp_path)
-        assert (source.counts == CHECKED) is holds
+def test_what_replaces_one_that_is_off_says_so(tmp_path):
+    used(FakeSource(), tmp_path)
+    assert used(FakeSource(1.25), tmp_path).note == (
+        "the calibration was measured anew: a forward takes 1.25 times as long as the one that was "
+        "kept says"
+    )
+    assert used(FakeSource(1.25), tmp_path).note is None
+
+
+def test_a_drafter_that_has_become_slow_is_noticed(tmp_path):
+    used(FakeSource(), tmp_path)
+    source = FakeSource(draft_factor=3.0)
+    found = used(source, tmp_path)
+    assert source.counts > CHECKED
+    assert "a round with drafts takes 1.49 times" in found.note
+    assert found.calibration.draft_depth_s == pytest.approx(3 * 1.5e-3)
+
+
+@pytest.mark.parametrize(
+    ("spread", "factor", "holds"),
+    [(0.1, 1.18, False), (0.19, 1.18, True), (0.3, 1.18, True), (0.9, 1.25, False)],
+)
+def test_a_machine_that_scatters_may_be_off_by_that_much_up_to_20_percent(
+    tmp_path, spread, factor, holds
+):
+    """A curve of a busy machine may have been kept by force."""
+    write(tmp_path, KEY, replace(calibrate(FakeBench(4), 2.0, 3), spread=spread))
+    source = FakeSource(factor)
+    used(source, tmp_path)
+    assert (source.counts == CHECKED) is holds
 
 
 def test_a_busy_machine_uses_what_it_measured_and_does_not_keep_it(tmp_path):
-    found = load_or_calibrate(FakeSource(jitter=1.5), tmp_path)
+    found = used(FakeSource(jitter=1.5), tmp_path)
     assert found.calibration.spread > MAX_SPREAD
     assert found.note.startswith("the calibration is not kept: timings scatter")
     assert "\n" not in found.note
@@ -95,48 +133,71 @@ def test_a_busy_machine_uses_what_it_measured_and_does_not_keep_it(tmp_path):
 
 
 def test_a_busy_machine_does_not_replace_a_good_one(tmp_path):
-    good = load_or_calibrate(FakeSource(), tmp_path).calibration
-    assert load_or_calibrate(FakeSource(9.0, jitter=1.5), tmp_path).note is not None
-    assert read(tmp_path, KEY, 4).calibration == good
+    good = used(FakeSource(), tmp_path).calibration
+    assert used(FakeSource(9.0, jitter=1.5), tmp_path).note is not None
+    assert read(tmp_path, KEY, 32).calibration == good
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"schema": 1'])
 def test_a_damaged_one_is_measured_anew_and_replaced(tmp_path, damage):
-    old = load_or_calibrate(FakeSource(), tmp_path)
+    old = used(FakeSource(), tmp_path)
     (tmp_path / KEY.file_name).write_bytes(damage)
     source = FakeSource()
-    assert load_or_calibrate(source, tmp_path) == old
+    found = used(source, tmp_path)
+    assert found.calibration == old.calibration
+    assert found.note.startswith("the calibration was measured anew: ") and "\n" not in found.note
     assert source.counts > CHECKED
-    assert read(tmp_path, KEY, 4).calibration == old.calibration
+    assert read(tmp_path, KEY, 32).calibration == old.calibration
+    assert used(FakeSource(), tmp_path) == old
+
+
+@pytest.mark.parametrize("last", [1, 31])
+def test_a_curve_that_ends_before_the_widest_round_is_measured_anew(tmp_path, last):
+    whole = used(FakeSource(), tmp_path).calibration
+    points = tuple(point for point in whole.verify if point[0] < last) or whole.verify[:1]
+    write(tmp_path, KEY, replace(whole, verify=points))
+    found = used(FakeSource(), tmp_path)
+    assert found.calibration.verify == whole.verify
+    assert f"it ends at {points[-1][0]} tokens, and 32 are wanted" in found.note
+    assert read(tmp_path, KEY, 32).calibration.verify == whole.verify
 
 
 def test_one_of_fewer_rows_is_replaced_and_one_of_more_rows_serves(tmp_path):
-    few = load_or_calibrate(FakeSource(num_slots=1), tmp_path).calibration
+    few = used(FakeSource(num_slots=1), tmp_path).calibration
     assert few.verify[-1][0] == 8
-    more = load_or_calibrate(FakeSource(num_slots=4), tmp_path).calibration
+    more = used(FakeSource(num_slots=4), tmp_path).calibration
     assert more.verify[-1][0] == 32
-    assert load_or_calibrate(FakeSource(num_slots=1), tmp_path).calibration == more
+    assert used(FakeSource(num_slots=1), tmp_path).calibration == more
 
 
 def test_a_load_for_many_rows_measures_eight(tmp_path):
     source = FakeSource(num_slots=64)
-    load_or_calibrate(source, tmp_path)
+    used(source, tmp_path)
     assert source.benches[-1].num_slots == LOAD_ROWS
     again = FakeSource(num_slots=64)
-    load_or_calibrate(again, tmp_path)
+    used(again, tmp_path)
     assert again.counts == CHECKED
 
 
 def test_a_folder_that_cannot_be_written_is_a_note(tmp_path):
     (tmp_path / "file").write_text("")
-    found = load_or_calibrate(FakeSource(), tmp_path / "file" / "calibration")
+    found = used(FakeSource(), tmp_path / "file" / "calibration")
     assert found.calibration.verify[0][0] == 1
     assert found.note.startswith("the calibration is not kept: ")
     assert "\n" not in found.note
 
 
+def test_a_user_without_a_home_folder_has_a_note():
+    def nowhere() -> Path:
+        raise OSError("this user has no home folder")
+
+    found = load_or_calibrate(FakeSource(), nowhere)
+    assert found.calibration.verify[0][0] == 1
+    assert found.note == "the calibration is not kept: this user has no home folder"
+
+
 def test_files_of_the_model_that_have_gone_are_a_note(tmp_path):
-    found = load_or_calibrate(FakeSource(has_files=False), tmp_path)
+    found = used(FakeSource(has_files=False), tmp_path)
     assert found.calibration.verify[0][0] == 1
     assert "config.json" in found.note
     assert os.listdir(tmp_path) == []
@@ -147,10 +208,11 @@ def test_files_of_the_model_that_have_gone_are_a_note(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Calibrations are on, lie here, and every timing is the same."""
+    """Calibrations are on, lie here, have few points, and every timing is the same."""
     monkeypatch.setenv(VARIABLE, "on")
     monkeypatch.setattr(calibration_file, "cache_folder", lambda: tmp_path / "calibration")
     monkeypatch.setattr(calibrated, "time", TickingClock())
+    monkeypatch.setattr(engine.calibrate, "COUNTS", (1, 4, 8))
     return tmp_path / "calibration"
 
 
@@ -166,7 +228,7 @@ def calibration_of(llm: mtp_mlx.LLM):
 def test_a_loaded_pair_has_a_calibration_that_lasts(folder):
     with load() as llm:
         found = calibration_of(llm)
-        assert [count for count, _ in found.verify] == [1, 2, 3, 4, 5, 6, 8, 10, 12, 13, 16]
+        assert [count for count, _ in found.verify] == [1, 4, 8, 16]
         assert llm.note is None
     assert len(os.listdir(folder)) == 1
     with load(max_num_seqs=1) as llm:

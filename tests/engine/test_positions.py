@@ -69,7 +69,7 @@ def test_what_is_counted_is_what_the_drafter_says_to_each_prefix():
     pair = embedded_pair("tiny")
     prompts = [(2, 40, 41, 42, 43, 44), (2, 60, 61, 62, 63, 64, 65, 66, 67)]
     requests = [
-        Request(prompt=prompt, sampling=Sampling(), max_tokens=12, num_draft_tokens=0)
+        Request(prompt=prompt, sampling=Sampling(), max_tokens=6, num_draft_tokens=0)
         for prompt in prompts
     ]
     outcomes = run_together(Engine(pair.target, None, 2), requests)
