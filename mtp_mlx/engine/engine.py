@@ -354,12 +354,12 @@ class Engine:
         return [Tokens(sequence.id, (), (), tuple(drafted), 0)]
 
     def _fail(self, sequence: Sequence, error: Exception) -> Event:
-        """End a row alone; its slots are zeroed before anyone reuses them, for NaN may be there."""
-        self._free(sequence, wipe=True)
+        """End a row alone."""
+        self._free(sequence)
         return Failed(sequence.id, error)
 
-    def _free(self, sequence: Sequence, *, wipe: bool = False) -> None:
-        self.cache.release(sequence.slot, wipe=wipe)
+    def _free(self, sequence: Sequence) -> None:
+        self.cache.release(sequence.slot)
         self.memory.release(sequence.slot)
         self.slots[sequence.slot] = None
         self._shadows.drop(sequence)

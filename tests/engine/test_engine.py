@@ -289,7 +289,7 @@ def finite_everywhere(engine: Engine) -> bool:
 
 
 @pytest.mark.parametrize("num_drafts", [0, 3])
-def test_no_nan_stays_in_the_rings_after_a_row_failed(num_drafts):
+def test_no_nan_of_a_failed_row_stays_when_the_next_one_comes(num_drafts):
     target = golden_pair(TARGET).target
     requests = [varied(seed, 24, num_drafts, 6) for seed in range(3)]
     texts = [plain(target, asked).ids for asked in requests]
@@ -304,6 +304,7 @@ def test_no_nan_stays_in_the_rings_after_a_row_failed(num_drafts):
         run.step()
     assert isinstance(run.outcomes[2].end, Failed)
     assert not engine.is_idle
+    run.submit(varied(4, 4, 0, 3))
     run.step()
     assert finite_everywhere(engine)
     run.finish()
