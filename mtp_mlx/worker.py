@@ -260,25 +260,21 @@ class _Serving:
         try:
             job.request_id = self._engine.submit(job.request)
         except Exception as error:
-            job.feed(Failed(0, error))
+            job.abort(error)
             return
         self._jobs[job.request_id] = job
 
     def _cancel(self, job: Job) -> None:
         if job.is_done:
             return
-        for event in self._engine.cancel(job.request_id):
-            job.feed(event)
-        self._jobs.pop(job.request_id, None)
-        if not job.is_done:  # the engine does not know it
-            job.feed(Finished(job.request_id, "cancelled"))
+        unknown = [Finished(job.request_id, "cancelled")]
+        self._end(job, (self._engine.cancel(job.request_id) or unknown)[-1])
 
     def _expire(self, now: float) -> None:
         """End jobs that are past their deadline."""
         for job in [job for job in self._jobs.values() if job.is_late(now)]:
             self._engine.cancel(job.request_id)
-            del self._jobs[job.request_id]
-            job.feed(Failed(job.request_id, TimedOut(job.timeout_message)))
+            self._end(job, Failed(job.request_id, TimedOut(job.timeout_message)))
 
     def _step(self) -> None:
         """One engine step; every event goes to its job."""
@@ -297,6 +293,15 @@ class _Serving:
         if job.is_done:
             self._jobs.pop(job.request_id, None)
 
+    def _end(self, job: Job, event: Event) -> None:
+        """Hand its last event to a job that the engine has let go of; it ends in any case."""
+        try:
+            if not job.is_done:
+                job.feed(event)
+        except Exception as error:
+            job.abort(error)
+        self._jobs.pop(job.request_id, None)
+
     def _recover(self, error: Exception) -> None:
         """Fail all jobs and go on with a new engine, unless that happens again and again."""
         failure = EngineStopped(f"the engine failed: {shown(error)}")
@@ -309,12 +314,8 @@ class _Serving:
         self._engine = self._runtime.new_engine()
 
     def _fail_all(self, reason: EngineStopped) -> None:
-        for request_id, job in self._jobs.items():
-            try:
-                job.feed(Failed(request_id, reason))
-            except Exception:  # it cannot take even that
-                job.abort(reason)
+        for job in list(self._jobs.values()):
+            self._end(job, Failed(job.request_id, reason))
         for job in self._arriving:
             job.abort(reason)
-        self._jobs.clear()
         self._arriving = ()
