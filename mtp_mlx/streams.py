@@ -71,7 +71,10 @@ class Stream(_Streamed):
 
 
 class AsyncStream(_Streamed):
-    """The same for asyncio, to be read by the event loop that made it; `aclose` cancels."""
+    """The same for asyncio; `aclose` cancels.
+
+    The event loop that made it reads it: in another one, RuntimeError is raised.
+    """
 
     def __init__(self, worker: Worker, job: Job) -> None:
         super().__init__(worker, job)
@@ -81,7 +84,7 @@ class AsyncStream(_Streamed):
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
                 loop.call_soon_threadsafe(ready.set)
 
-        self._ready = ready
+        self._loop, self._ready = loop, ready
         job.subscribe(notify)
 
     def __aiter__(self) -> "AsyncStream":
@@ -89,6 +92,7 @@ class AsyncStream(_Streamed):
 
     async def __anext__(self) -> Chunk:
         self._worker.check_process()
+        self._check_loop()
         while True:
             self._ready.clear()
             try:
@@ -104,10 +108,18 @@ class AsyncStream(_Streamed):
     async def aclose(self) -> None:
         """End the request and wait until its row is free."""
         self._worker.abandon(self._job)
+        self._check_loop()
         while not self._job.is_done and self._worker.is_here:
             self._ready.clear()
             if not self._job.is_done:
                 await self._ready.wait()
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "this stream belongs to another event loop, which would have to wake this one; "
+                "call astream and read the stream in the same loop"
+            )
 
     async def __aenter__(self) -> "AsyncStream":
         return self
