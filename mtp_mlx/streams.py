@@ -47,7 +47,7 @@ class Stream(_Streamed):
         return self
 
     def __next__(self) -> Chunk:
-        self._worker.check_process()
+        self._worker.check_caller()
         chunk = self._job.take()
         if chunk is None:
             self._job.raise_error()
@@ -91,7 +91,7 @@ class AsyncStream(_Streamed):
         return self
 
     async def __anext__(self) -> Chunk:
-        self._worker.check_process()
+        self._worker.check_caller()
         self._check_loop()
         while True:
             self._ready.clear()

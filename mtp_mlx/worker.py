@@ -111,7 +111,10 @@ class Worker:
         self._send(Submit(jobs))
 
     def cancel(self, job: Job) -> None:
-        """End a job, and wait until it has ended; nothing for one that has, or in a fork."""
+        """End a job, and wait until it has ended; nothing for one that has, or in a fork.
+
+        Raises RuntimeError on the models' own thread.
+        """
         if not job.is_done and self.is_here:
             with contextlib.suppress(EngineStopped):  # then the job has ended as well
                 self._send(Cancel(job))
@@ -130,16 +133,24 @@ class Worker:
         return answer.result()
 
     def close(self) -> None:
-        """End the thread; open jobs fail with EngineStopped. Closing twice does nothing."""
+        """End the thread; open jobs fail with EngineStopped. Closing twice does nothing.
+
+        Raises RuntimeError on the thread itself.
+        """
+        self._check_thread()
         self._finalizer()
+        if self.is_here:
+            self._thread.join(JOIN_S)  # another call may have begun to close it
 
     @property
     def is_here(self) -> bool:
         """Is this the process that loaded the model, and no fork of it, where no thread runs?"""
         return os.getpid() == self._pid
 
-    def check_process(self) -> None:
-        """Raises EngineStopped in a fork, where nothing that is waited for would come."""
+    def check_caller(self) -> None:
+        """Raises where nothing that is waited for would come: EngineStopped in a fork, RuntimeError
+        on the models' own thread."""
+        self._check_thread()
         if not self.is_here:
             raise EngineStopped(
                 f"this model was loaded by process {self._pid}, before the fork; load it in this "
@@ -147,10 +158,17 @@ class Worker:
             )
 
     def check(self) -> None:
-        """Raises EngineStopped if no command would be read."""
-        self.check_process()
+        """Raises as check_caller does, and EngineStopped if no command would be read."""
+        self.check_caller()
         if self._inbox.ended is not None:
             raise EngineStopped(*self._inbox.ended.args)
+
+    def _check_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "the model was used by a function that runs on its own thread, such as a progress "
+                "callback, and would wait for itself; use it from another thread, or afterwards"
+            )
 
     def _send(self, command: Command) -> None:
         self.check()
