@@ -234,12 +234,18 @@ class _Serving:
                 self._recover(error)
 
     def _turn(self) -> bool:
-        """Obey what was sent, then step; False after Close."""
+        """Obey what was sent, then step; False after Close.
+
+        While rows run, at most one Call a turn: who calls in a loop keeps neither rows nor
+        deadlines waiting.
+        """
         command = self._inbox.take(wait=not self._jobs)
         while command is not None:
             if isinstance(command, Close):
                 return False
             self._obey(command)
+            if isinstance(command, Call) and self._jobs:
+                break
             command = self._inbox.take(wait=False)
         if self._jobs:
             self._expire(time.monotonic())
@@ -269,6 +275,7 @@ class _Serving:
             case Cancel(job):
                 self._cancel(job)
             case Call(function, answer):
+                self._engine.disturb()
                 try:
                     answer.set_result(function(self._runtime, self._engine))
                 except BaseException as error:

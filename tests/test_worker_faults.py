@@ -2,13 +2,17 @@
 
 import asyncio
 import threading
+from concurrent.futures import Future
 
 import pytest
 
 import mtp_mlx
 from mtp_mlx.engine.engine import Engine
-from tests.api_pairs import loaded
+from mtp_mlx.worker import Call
+from tests.api_pairs import engine_of, loaded, scripted
 from tests.bad_input.engines import LONG, PROMPTS, SAMPLED, SOON_S, Calls, Fault, own, read
+from tests.engine.test_planner import Moody
+from tests.oracle import always
 
 
 def broken(*_: object, **__: object) -> str:
@@ -93,3 +97,53 @@ def test_whoever_closes_second_waits_for_the_end_too():
     go.set()
     assert [end.result for end in second.ends()] == [False]
     assert [end.error for calls in (held, first) for end in calls.ends()] == [None, None]
+
+
+def test_callers_in_a_loop_get_one_call_between_two_steps():
+    llm, inside, go = loaded(), threading.Event(), threading.Event()
+    rounds: list[int] = []
+    with llm.stream(PROMPTS[0], **LONG) as stream:
+        next(stream)
+        held = Calls(lambda: llm._worker.call(lambda *_: (inside.set(), go.wait(SOON_S))))
+        assert inside.wait(SOON_S)
+        asked: list[Future] = [Future() for _ in range(5)]
+        for answer in asked:  # all of them wait when the thread looks again
+            count = Call(lambda _, engine: rounds.append(engine.counters.rounds), answer)
+            llm._worker._inbox.send(count)
+        go.set()
+        for answer in asked:
+            answer.result(SOON_S)
+    assert len(set(rounds)) == len(rounds) == len(asked)
+    assert [end.error for end in held.ends()] == [None]
+
+
+def test_a_deadline_is_met_while_others_call_in_a_loop():
+    llm, is_over = loaded(), threading.Event()
+
+    def calling() -> None:
+        while not is_over.is_set():
+            llm.logits(PROMPTS[1])
+
+    callers = Calls(calling, calling, calling)
+    try:
+        with pytest.raises(mtp_mlx.TimedOut):
+            llm.generate(PROMPTS[0], timeout=0.2, **LONG)
+    finally:
+        is_over.set()
+    assert [end.error for end in callers.ends()] == [None] * 3
+
+
+def test_the_time_of_a_call_is_no_time_of_a_round():
+    llm = scripted([], always("wrong"))
+    planner = Moody(0)
+    engine_of(llm).planner = planner
+    plain = LONG | {"max_tokens": 400}
+    with llm.stream(PROMPTS[0], **plain) as stream:
+        for _ in range(8):
+            next(stream)
+        before = llm._worker.call(lambda *_: len(planner.told))
+        while len(planner.told) < before + 3:
+            next(stream)
+    timings = [timing for _, _, timing, _ in planner.told]
+    assert before >= 6 and all(timing.is_clean for timing in timings[2:before])
+    assert [timing.is_clean for timing in timings[before : before + 3]] == [False, True, True]

@@ -129,6 +129,10 @@ class Engine:
     def is_idle(self) -> bool:
         return not self.waiting and not self.sequences
 
+    def disturb(self) -> None:
+        """Something else has used the device: what the round under way takes is not typical."""
+        self._clock.disturb()
+
     def stats(self) -> EngineStats:
         """What it holds and has done."""
         running = [s for s in self.sequences if s.is_running]
