@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mtp_mlx.backends import EngineLike, Runtime
-from mtp_mlx.errors import EngineStopped, TimedOut
+from mtp_mlx.errors import EngineStopped, TimedOut, without_frames
 from mtp_mlx.fields import shown
 from mtp_mlx.job import Job
 from mtp_mlx.request import Event, Failed, Finished
@@ -285,7 +285,7 @@ class _Serving:
         try:
             job.request_id = self._engine.submit(job.request)
         except Exception as error:
-            job.abort(error)
+            job.abort(without_frames(error))
             return
         self._jobs[job.request_id] = job
 
@@ -314,7 +314,7 @@ class _Serving:
             job.feed(event)
         except Exception as error:
             self._engine.cancel(job.request_id)
-            job.abort(error)
+            job.abort(without_frames(error))
         if job.is_done:
             self._jobs.pop(job.request_id, None)
 
@@ -324,13 +324,13 @@ class _Serving:
             if not job.is_done:
                 job.feed(event)
         except Exception as error:
-            job.abort(error)
+            job.abort(without_frames(error))
         self._jobs.pop(job.request_id, None)
 
     def _recover(self, error: Exception) -> None:
         """Fail all jobs and go on with a new engine, unless that happens again and again."""
         failure = EngineStopped(f"the engine failed: {shown(error)}")
-        failure.__cause__ = error
+        failure.__cause__ = without_frames(error)
         self._fail_all(failure)
         now = time.monotonic()
         self._failures.append(now)

@@ -33,6 +33,7 @@ from mtp_mlx.engine.round import (
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.engine.shadows import Shadows
 from mtp_mlx.engine.stats import Counters
+from mtp_mlx.errors import without_frames
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.choose import Choice, choose
@@ -360,7 +361,7 @@ class Engine:
     def _fail(self, sequence: Sequence, error: Exception) -> Event:
         """End a row alone."""
         self._free(sequence)
-        return Failed(sequence.id, error)
+        return Failed(sequence.id, without_frames(error))
 
     def _free(self, sequence: Sequence) -> None:
         self.cache.release(sequence.slot)
