@@ -7,15 +7,17 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import weakref
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 import mtp_mlx
 from mtp_mlx import worker as module
 from mtp_mlx.api import LLM
 from tests.api_pairs import engine_of, folders, loaded, prompt_ids, scripted
+from tests.bad_input.engines import wait_for_threads
 from tests.oracle import agreeing
 
 SAMPLED = {"temperature": 1.0, "top_k": 8, "seed": 11, "max_tokens": 16}
@@ -157,6 +159,11 @@ def test_a_bad_deadline_is_named(value):
     with pytest.raises(mtp_mlx.RequestError, match="timeout") as caught:
         loaded().generate([2], timeout=value)
     assert caught.value.param == "timeout"
+
+
+@pytest.mark.parametrize("value", [np.float32(600), np.int64(600), np.float64(600), Fraction(600)])
+def test_a_deadline_may_be_any_number(value):
+    assert loaded().generate([2], max_tokens=1, timeout=value).finish_reason == "length"
 
 
 def break_engine(llm: LLM, monkeypatch, at: int, error: BaseException, *, forever=False) -> None:
@@ -310,8 +317,7 @@ def test_a_model_that_does_not_load_raises_where_it_was_asked_for(tmp_path):
         mtp_mlx.load(tmp_path / "absent")
     with pytest.raises(mtp_mlx.RequestError, match="dtype"):
         mtp_mlx.load(folders()[0], dtype="float8")
-    time.sleep(0.01)
-    assert threading.active_count() <= before
+    wait_for_threads(before)
 
 
 def test_batches_join_the_engine_together():
