@@ -59,9 +59,10 @@ MAX_DRAFTER_FAULTS = 3
 
 @dataclass(frozen=True)
 class Airborne:
-    """A round in the air, and the decision behind it."""
+    """A round in the air, what the planner was told of its rows, and its decision."""
 
     flight: Flight
+    rows: tuple[RowInput, ...]
     decision: Decision
 
 
@@ -228,8 +229,7 @@ class Engine:
             self._clock.rest()
             self._retire()
             return []
-        if air.decision.is_free:
-            self._decision = air.decision
+        self._note_decision(air)
         self._air = self._run_ahead(air)
         verdict = land(air.flight)
         draft = air.flight.draft
@@ -244,6 +244,15 @@ class Engine:
         self.planner.learn(air.decision, tuple(outcomes), timing, tuple(judged))
         self._retire()
         return events
+
+    def _note_decision(self, air: Airborne) -> None:
+        """For the statistics: of the engine, and of each row that was free to draft."""
+        if not air.decision.is_free:
+            return
+        self._decision = air.decision
+        for sequence, row in zip(air.flight.sequences, air.rows, strict=True):
+            if row.cap and not row.is_command:
+                sequence.declined = air.decision.reason
 
     def _retire(self) -> None:
         """Let the planner forget the rows that have left; their last outcomes it has heard."""
@@ -302,12 +311,13 @@ class Engine:
         if not running:
             return None
         self._clock.begin()
-        decision = self.planner.plan(tuple(self._input(s) for s in running))
+        rows = tuple(self._input(s) for s in running)
+        decision = self.planner.plan(rows)
         draft = Draft(decision.lengths)
         if self.drafter is not None and not decision.is_plain:
             made = propose(self.target, self.drafter, self.cache, running, decision.made)
             draft = replace(made, lengths=decision.lengths, made=decision.made)
-        return Airborne(launch(self.target, self.cache, running, draft), decision)
+        return Airborne(launch(self.target, self.cache, running, draft), rows, decision)
 
     def _run_ahead(self, air: Airborne) -> Airborne | None:
         """The next plain round, queued before this one lands; None where rows draft or join."""
@@ -326,7 +336,7 @@ class Engine:
         decision = self.planner.plan(rows)
         if not decision.is_plain:
             return None
-        return Airborne(launch_behind(flight, self.target, self.cache, keep), decision)
+        return Airborne(launch_behind(flight, self.target, self.cache, keep), rows, decision)
 
     def _input(self, sequence: Sequence, in_the_air: int = 0) -> RowInput:
         """The row for the planner: no more drafts than it can still emit, its own token besides."""
@@ -343,11 +353,8 @@ class Engine:
             sequence.parked = f"the drafter gave unusable proposals {MAX_DRAFTER_FAULTS} times"
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Event:
-        parked = sequence.parked
-        if parked is None and sequence.request.num_draft_tokens is None and self._decision:
-            parked = self._decision.reason
         self._free(sequence)
-        return Finished(sequence.id, reason, parked)
+        return Finished(sequence.id, reason, sequence.parked or sequence.declined)
 
     def _refuse(self, sequence: Sequence, drafted: list[int]) -> list[Event]:
         """Drop a row's round with NaN or infinity in it. Drafts may have caused what the plain text

@@ -168,6 +168,25 @@ def test_a_parked_row_says_why_and_a_named_number_is_obeyed():
             assert "would not pay" in outcome.end.parked
 
 
+def test_a_row_that_could_not_have_drafted_gives_no_reason_of_another():
+    pair = golden_pair("12b")
+    long, short = requests(pair.vocab_size, 2)
+    run = pairs.Run(Engine(pair.target, pair.drafter, 2, planner=PolicyPlanner(STEEP, 2, 7)))
+    first = run.submit(long)
+    for _ in range(4):
+        run.step()
+    others = [
+        run.submit(replace(short, max_tokens=1)),  # has no round
+        run.submit(replace(short, max_tokens=2)),  # has no room for a draft in its only one
+        run.submit(replace(short, num_draft_tokens=0)),
+        run.submit(short),
+    ]
+    run.cancel(others[-1])
+    run.finish()
+    assert run.outcomes[first].end.parked.startswith("parked")
+    assert [run.outcomes[number].end.parked for number in others] == [None] * 4
+
+
 def test_auto_rows_draft_no_deeper_than_the_planner_allows():
     engine, _ = oracle_run(PolicyPlanner(FLAT, 4, 2), always("right"))
     assert 0 < engine.counters.drafted <= 2 * engine.counters.rows
