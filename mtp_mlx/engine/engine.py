@@ -119,7 +119,10 @@ class Engine:
                 return [Finished(request_id, "cancelled")]
         for sequence in self.sequences:
             if sequence.id == request_id:
-                return [self._finish(sequence, "cancelled")]
+                ended = self._finish(sequence, "cancelled")
+                if self._air is None:  # no outcome of it is still to come
+                    self._retire()
+                return [ended]
         return []
 
     @property
@@ -377,6 +380,8 @@ class Engine:
         self._shadows.drop(sequence)
         self._left.append(sequence.id)
         self._clock.disturb()
+        if not self.sequences:
+            self._air = None  # of rows that have all left, which it would keep
 
 
 def _outcome(sequence: Sequence, drafted: list[int], kept: Commit) -> Outcome:

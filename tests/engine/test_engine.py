@@ -1,6 +1,8 @@
 """Rows come, end and fail in every way and no other row notices: each equals its plain run."""
 
+import gc
 import random
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,6 +15,7 @@ from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.errors import ContextLengthExceeded, NumericalError
 from mtp_mlx.model.target import Target
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Failed, Finished, Request, Sampling, Tokens
+from tests.engine.test_planner import Moody
 from tests.exact.pairs import Outcome, Run, golden_pair, oracle_engine, plain, run_together
 from tests.golden import recipe
 from tests.oracle import Oracle, agreeing, always
@@ -341,3 +344,31 @@ def test_a_first_token_is_handed_over_before_the_next_round():
     engine.submit(varied(1, 14, 2))
     events = engine.step()
     assert [event.origins for event in events if isinstance(event, Tokens)] == [("prefill",)]
+
+
+class Listener:
+    """What a request holds on to."""
+
+    def is_end(self, token: int) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("reason", ["stop", "cancelled"])
+def test_an_idle_engine_keeps_nothing_of_the_rows_that_were(reason):
+    target, listener = golden_pair(TARGET).target, Listener()
+    asked, gone = varied(1, 14, 0), weakref.ref(listener)
+    text = plain(target, asked).ids
+    stop = text[5:6] if reason == "stop" else []
+    planner = Moody(1)
+    run = Run(Engine(target, None, planner=planner))
+    run.submit(replace(asked, stop_ids=frozenset(stop), is_end=listener.is_end))
+    del listener
+    for _ in range(1 + text.index(text[5])):
+        run.step()
+    if reason == "cancelled":
+        run.cancel(1)
+    assert run.engine.is_idle and run.outcomes[1].text == (text[: text.index(text[5]) + 1], reason)
+    gc.collect()
+    assert gone() is None
+    assert planner.left == [1]
+    assert run.engine.step() == []
