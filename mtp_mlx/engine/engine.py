@@ -365,6 +365,7 @@ class Engine:
         if not drafted:
             return [self._fail(sequence, numerical_error(sequence))]
         self.cache.scrub(sequence.slot)
+        self.counters.count(len(drafted), Commit((), 0, None))
         sequence.parked = "a draft led the target to NaN or infinity"
         return [Tokens(sequence.id, (), (), tuple(drafted), 0)]
 
