@@ -11,8 +11,8 @@ from mtp_mlx.engine.engine import Engine
 from mtp_mlx.worker import Call
 from tests.api_pairs import engine_of, loaded, scripted
 from tests.bad_input.engines import LONG, PROMPTS, SAMPLED, SOON_S, Calls, Fault, own, read
-from tests.engine.test_planner import Moody
 from tests.oracle import always
+from tests.planners import Moody
 
 
 def broken(*_: object, **__: object) -> str:

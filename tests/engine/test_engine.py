@@ -15,10 +15,10 @@ from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.errors import ContextLengthExceeded, NumericalError
 from mtp_mlx.model.target import Target
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Failed, Finished, Request, Sampling, Tokens
-from tests.engine.test_planner import Moody
 from tests.exact.pairs import Outcome, Run, golden_pair, oracle_engine, plain, run_together
 from tests.golden import recipe
 from tests.oracle import Oracle, agreeing, always
+from tests.planners import Moody
 
 TARGET = "31b"  # six layers, the cheapest
 PER_LAYER = "e2b"  # its per-layer embedding may hold NaN that the tied head does not see

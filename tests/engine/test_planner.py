@@ -8,41 +8,16 @@ import pytest
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.engine.invariants import check_invariants
 from mtp_mlx.engine.planner import Decision, PolicyPlanner, most_drafts
-from mtp_mlx.engine.policy import Calibration, Experts, Outcome, RowInput, Shadow, Timing
+from mtp_mlx.engine.policy import Calibration, Experts
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Request, Sampling
 from tests.exact import pairs
 from tests.exact.pairs import embedded_pair, golden_pair, oracle_engine, plain
 from tests.golden import recipe
 from tests.oracle import Place, agreeing, always
+from tests.planners import Moody
 
 FLAT = Calibration(((1, 1e-3), (64, 1.1e-3)), 1e-5, 1e-6, 0.0, 0.01)
 STEEP = Calibration(((1, 1e-3), (64, 64e-3)), 1e-4, 1e-5, 0.0, 0.01)
-
-
-class Moody:
-    """Draft lengths and shadows by chance, a new mood every round; notes what it is told."""
-
-    k_max = MAX_DRAFT_TOKENS
-
-    def __init__(self, seed: int) -> None:
-        self.dice = random.Random(seed)
-        self.told: list[tuple[Decision, tuple[Outcome, ...], Timing, tuple[Shadow, ...]]] = []
-        self.left: list[int] = []
-
-    def plan(self, rows: tuple[RowInput, ...]) -> Decision:
-        is_plain = self.dice.random() < 0.4
-        made = tuple(0 if is_plain else self.dice.randint(0, row.cap) for row in rows)
-        return Decision(tuple(self.dice.randint(0, count) for count in made), made)
-
-    def learn(self, decision, outcomes, timing, shadows) -> None:
-        self.told.append((decision, outcomes, timing, shadows))
-
-    def retire(self, row: int) -> None:
-        self.left.append(row)
-
-    @property
-    def shadows(self) -> list[Shadow]:
-        return [shadow for *_, shadows in self.told for shadow in shadows]
 
 
 def requests(vocab_size: int, count: int = 5) -> list[Request]:
