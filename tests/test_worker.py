@@ -128,14 +128,18 @@ def test_a_loop_that_has_gone_harms_nobody():
 
 
 def test_two_hundred_cancelled_streams_leave_nothing():
-    llm = loaded(max_num_seqs=3)
+    llm = loaded("12b", max_num_seqs=3)
     expected = llm.generate(PROMPTS[0], **SAMPLED)
-    for trial in range(200):
-        stream = llm.stream(prompt_ids(), **LONG)
-        for _ in range(trial % 4):
-            next(stream)
-        stream.cancel()
-        assert stream.reply.finish_reason == "cancelled"
+    for trial in range(50):  # three run and one waits
+        streams = [
+            llm.stream(PROMPTS[row % 3], num_draft_tokens=(trial + row) % 3, **LONG)
+            for row in range(4)
+        ]
+        for row, stream in enumerate(streams):
+            for _ in range((trial + row) % 4):
+                next(stream)
+            stream.cancel()
+            assert stream.reply.finish_reason == "cancelled"
     assert llm.stats().is_idle
     assert llm.generate(PROMPTS[0], **SAMPLED).token_ids == expected.token_ids
 
