@@ -107,9 +107,11 @@ class AsyncStream(_Streamed):
 
     async def aclose(self) -> None:
         """End the request and wait until its row is free."""
+        if self._job.is_done or not self._worker.is_here:
+            return
         self._worker.abandon(self._job)
         self._check_loop()
-        while not self._job.is_done and self._worker.is_here:
+        while not self._job.is_done:
             self._ready.clear()
             if not self._job.is_done:
                 await self._ready.wait()
