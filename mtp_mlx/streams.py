@@ -8,7 +8,7 @@ from types import TracebackType
 
 from mtp_mlx.errors import RequestError
 from mtp_mlx.job import Job
-from mtp_mlx.reply import Chunk, Reply
+from mtp_mlx.reply import Chunk, Reply, Usage
 from mtp_mlx.worker import Worker
 
 
@@ -25,6 +25,11 @@ class _Streamed:
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self._job.prompt
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens so far, of chunks that were read or not."""
+        return self._job.usage
 
     @property
     def reply(self) -> Reply:
