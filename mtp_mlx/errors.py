@@ -17,6 +17,11 @@ Each class carries the HTTP `status`, the machine-readable `code` and the proces
 with which a server and the command line answer it.
 """
 
+import traceback
+from typing import TypeVar
+
+Error = TypeVar("Error", bound=BaseException)
+
 
 class MtpError(Exception):
     """Base of all errors that a user of this package can cause."""
@@ -106,3 +111,22 @@ class EngineStopped(MtpError):
     status = 503
     code = "engine_stopped"
     exit_code = 70
+
+
+def without_frames(error: Error) -> Error:
+    """The same error, its traceback and those of its causes kept as notes, in words.
+
+    For an error that is handed on: frames hold all that their functions used, the models too.
+    """
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        left += (each.__cause__, each.__context__)
+        if each.__traceback__ is not None:
+            each.add_note("".join(traceback.format_tb(each.__traceback__)).rstrip())
+            each.__traceback__ = None
+    return error

@@ -141,6 +141,11 @@ class Job:
         if self._notify is not None:
             self._notify()
 
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far, in chunks that were taken or not."""
+        return Usage(len(self.prompt), len(self._ids))
+
     def reply(self) -> Reply:
         """The finished reply."""
         self.wait()
@@ -154,7 +159,7 @@ class Job:
             finish_reason=self.finish_reason,
             seed=self.sampling.seed,
             spec=self._spec(),
-            usage=Usage(len(self.prompt), len(self._ids)),
+            usage=self.usage,
             timings=Timings(first - self._started, seconds, later / seconds if seconds else 0.0),
             error=None if self.error is None else str(self.error),
         )

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TypedDict, TypeVar
 
 from mtp_mlx.errors import RequestError
@@ -95,7 +96,7 @@ class Options:
         value = self.timeout
         if value is None:
             return None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not is_number or not 0 < value <= MAX_TIMEOUT_S:
             raise RequestError(
                 f"timeout must be seconds, above 0 and at most {MAX_TIMEOUT_S:,}, "

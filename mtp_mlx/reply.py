@@ -103,8 +103,12 @@ class EngineStats:
     limit), the last decision on drafts; and since it began: rounds, those without drafts, tokens
     verified (N), rows of rounds, drafts proposed and accepted, tokens of rounds.
 
-    With experts: distinct ones that a forward read in a layer, mean; and of those that rows beyond
-    the first, or drafts, asked for, the share that the forward read anyway. None without.
+    With experts, None without: `experts_per_layer`, distinct ones that a forward read in a layer,
+    mean. `expert_overlap_rows`: of the choices of rows beyond the first, each row by its pending
+    token alone, the share that an earlier row had made. `expert_overlap_drafts`: of the choices of
+    all rows' drafts, rejected ones too, the share that some pending token, of its own row or
+    another, or an earlier draft of any row had made: with several rows it is no measure of
+    neighbouring positions alone.
     """
 
     slots: int

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from mtp_mlx.errors import RequestError
 from mtp_mlx.job import Job
-from mtp_mlx.reply import Chunk, Reply
+from mtp_mlx.reply import Chunk, Reply, Usage
 from mtp_mlx.worker import Worker
 
 
@@ -25,6 +25,11 @@ class _Streamed:
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self._job.prompt
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens so far, of chunks that were read or not."""
+        return self._job.usage
 
     @property
     def reply(self) -> Reply:
@@ -47,7 +52,7 @@ class Stream(_Streamed):
         return self
 
     def __next__(self) -> Chunk:
-        self._worker.check_process()
+        self._worker.check_caller()
         chunk = self._job.take()
         if chunk is None:
             self._job.raise_error()
@@ -71,7 +76,10 @@ class Stream(_Streamed):
 
 
 class AsyncStream(_Streamed):
-    """The same for asyncio, to be read by the event loop that made it; `aclose` cancels."""
+    """The same for asyncio; `aclose` cancels.
+
+    The event loop that made it reads it: in another one, RuntimeError is raised.
+    """
 
     def __init__(self, worker: Worker, job: Job) -> None:
         super().__init__(worker, job)
@@ -81,14 +89,15 @@ class AsyncStream(_Streamed):
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
                 loop.call_soon_threadsafe(ready.set)
 
-        self._ready = ready
+        self._loop, self._ready = loop, ready
         job.subscribe(notify)
 
     def __aiter__(self) -> "AsyncStream":
         return self
 
     async def __anext__(self) -> Chunk:
-        self._worker.check_process()
+        self._worker.check_caller()
+        self._check_loop()
         while True:
             self._ready.clear()
             try:
@@ -103,11 +112,21 @@ class AsyncStream(_Streamed):
 
     async def aclose(self) -> None:
         """End the request and wait until its row is free."""
+        if self._job.is_done or not self._worker.is_here:
+            return
         self._worker.abandon(self._job)
-        while not self._job.is_done and self._worker.is_here:
+        self._check_loop()
+        while not self._job.is_done:
             self._ready.clear()
             if not self._job.is_done:
                 await self._ready.wait()
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "this stream belongs to another event loop, which would have to wake this one; "
+                "call astream and read the stream in the same loop"
+            )
 
     async def __aenter__(self) -> "AsyncStream":
         return self

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mtp_mlx.backends import EngineLike, Runtime
-from mtp_mlx.errors import EngineStopped, TimedOut
+from mtp_mlx.errors import EngineStopped, TimedOut, without_frames
 from mtp_mlx.fields import shown
 from mtp_mlx.job import Job
 from mtp_mlx.request import Event, Failed, Finished
@@ -111,7 +111,10 @@ class Worker:
         self._send(Submit(jobs))
 
     def cancel(self, job: Job) -> None:
-        """End a job, and wait until it has ended; nothing for one that has, or in a fork."""
+        """End a job, and wait until it has ended; nothing for one that has, or in a fork.
+
+        Raises RuntimeError on the models' own thread.
+        """
         if not job.is_done and self.is_here:
             with contextlib.suppress(EngineStopped):  # then the job has ended as well
                 self._send(Cancel(job))
@@ -130,16 +133,24 @@ class Worker:
         return answer.result()
 
     def close(self) -> None:
-        """End the thread; open jobs fail with EngineStopped. Closing twice does nothing."""
+        """End the thread; open jobs fail with EngineStopped. Closing twice does nothing.
+
+        Raises RuntimeError on the thread itself.
+        """
+        self._check_thread()
         self._finalizer()
+        if self.is_here:
+            self._thread.join(JOIN_S)  # another call may have begun to close it
 
     @property
     def is_here(self) -> bool:
         """Is this the process that loaded the model, and no fork of it, where no thread runs?"""
         return os.getpid() == self._pid
 
-    def check_process(self) -> None:
-        """Raises EngineStopped in a fork, where nothing that is waited for would come."""
+    def check_caller(self) -> None:
+        """Raises where nothing that is waited for would come: EngineStopped in a fork, RuntimeError
+        on the models' own thread."""
+        self._check_thread()
         if not self.is_here:
             raise EngineStopped(
                 f"this model was loaded by process {self._pid}, before the fork; load it in this "
@@ -147,10 +158,17 @@ class Worker:
             )
 
     def check(self) -> None:
-        """Raises EngineStopped if no command would be read."""
-        self.check_process()
+        """Raises as check_caller does, and EngineStopped if no command would be read."""
+        self.check_caller()
         if self._inbox.ended is not None:
             raise EngineStopped(*self._inbox.ended.args)
+
+    def _check_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "the model was used by a function that runs on its own thread, such as a progress "
+                "callback, and would wait for itself; use it from another thread, or afterwards"
+            )
 
     def _send(self, command: Command) -> None:
         self.check()
@@ -216,12 +234,18 @@ class _Serving:
                 self._recover(error)
 
     def _turn(self) -> bool:
-        """Obey what was sent, then step; False after Close."""
+        """Obey what was sent, then step; False after Close.
+
+        While rows run, at most one Call a turn: who calls in a loop keeps neither rows nor
+        deadlines waiting.
+        """
         command = self._inbox.take(wait=not self._jobs)
         while command is not None:
             if isinstance(command, Close):
                 return False
             self._obey(command)
+            if isinstance(command, Call) and self._jobs:
+                break
             command = self._inbox.take(wait=False)
         if self._jobs:
             self._expire(time.monotonic())
@@ -251,6 +275,7 @@ class _Serving:
             case Cancel(job):
                 self._cancel(job)
             case Call(function, answer):
+                self._engine.disturb()
                 try:
                     answer.set_result(function(self._runtime, self._engine))
                 except BaseException as error:
@@ -260,25 +285,21 @@ class _Serving:
         try:
             job.request_id = self._engine.submit(job.request)
         except Exception as error:
-            job.feed(Failed(0, error))
+            job.abort(without_frames(error))
             return
         self._jobs[job.request_id] = job
 
     def _cancel(self, job: Job) -> None:
         if job.is_done:
             return
-        for event in self._engine.cancel(job.request_id):
-            job.feed(event)
-        self._jobs.pop(job.request_id, None)
-        if not job.is_done:  # the engine does not know it
-            job.feed(Finished(job.request_id, "cancelled"))
+        unknown = [Finished(job.request_id, "cancelled")]
+        self._end(job, (self._engine.cancel(job.request_id) or unknown)[-1])
 
     def _expire(self, now: float) -> None:
         """End jobs that are past their deadline."""
         for job in [job for job in self._jobs.values() if job.is_late(now)]:
             self._engine.cancel(job.request_id)
-            del self._jobs[job.request_id]
-            job.feed(Failed(job.request_id, TimedOut(job.timeout_message)))
+            self._end(job, Failed(job.request_id, TimedOut(job.timeout_message)))
 
     def _step(self) -> None:
         """One engine step; every event goes to its job."""
@@ -293,14 +314,23 @@ class _Serving:
             job.feed(event)
         except Exception as error:
             self._engine.cancel(job.request_id)
-            job.abort(error)
+            job.abort(without_frames(error))
         if job.is_done:
             self._jobs.pop(job.request_id, None)
+
+    def _end(self, job: Job, event: Event) -> None:
+        """Hand its last event to a job that the engine has let go of; it ends in any case."""
+        try:
+            if not job.is_done:
+                job.feed(event)
+        except Exception as error:
+            job.abort(without_frames(error))
+        self._jobs.pop(job.request_id, None)
 
     def _recover(self, error: Exception) -> None:
         """Fail all jobs and go on with a new engine, unless that happens again and again."""
         failure = EngineStopped(f"the engine failed: {shown(error)}")
-        failure.__cause__ = error
+        failure.__cause__ = without_frames(error)
         self._fail_all(failure)
         now = time.monotonic()
         self._failures.append(now)
@@ -309,12 +339,8 @@ class _Serving:
         self._engine = self._runtime.new_engine()
 
     def _fail_all(self, reason: EngineStopped) -> None:
-        for request_id, job in self._jobs.items():
-            try:
-                job.feed(Failed(request_id, reason))
-            except Exception:  # it cannot take even that
-                job.abort(reason)
+        for job in list(self._jobs.values()):
+            self._end(job, Failed(job.request_id, reason))
         for job in self._arriving:
             job.abort(reason)
-        self._jobs.clear()
         self._arriving = ()

@@ -78,9 +78,8 @@ class BothCaches:
         self.ahead[slot] = 0
 
     def release(self, slot: int) -> None:
-        wipe = bool(self.random.randint(2))
-        self.ours.release(slot, wipe=wipe)
-        self.theirs.release(slot, wipe=wipe)
+        self.ours.release(slot)
+        self.theirs.release(slot)
 
     def copy(self, source: int, target: int) -> None:
         self.ours.copy(source, target)

@@ -75,6 +75,16 @@ def test_held_back_text_comes_at_the_end():
     assert chunks[-1].tokens == ()
 
 
+def test_a_stream_counts_its_tokens_before_it_has_ended():
+    stream = loaded().stream(prompt_ids(), **SAMPLED, max_tokens=12)
+    seen = 0
+    for chunk in stream:
+        seen += len(chunk.tokens)
+        assert stream.usage.prompt_tokens == len(prompt_ids())
+        assert seen <= stream.usage.completion_tokens <= 12
+    assert stream.usage == stream.reply.usage == mtp_mlx.Usage(len(prompt_ids()), 12)
+
+
 def test_leaving_a_stream_cancels_its_request():
     llm = loaded()
     with llm.stream(prompt_ids(), max_tokens=200, seed=1) as stream:

@@ -7,15 +7,17 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import weakref
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 import mtp_mlx
 from mtp_mlx import worker as module
 from mtp_mlx.api import LLM
 from tests.api_pairs import engine_of, folders, loaded, prompt_ids, scripted
+from tests.bad_input.engines import wait_for_threads
 from tests.oracle import agreeing
 
 SAMPLED = {"temperature": 1.0, "top_k": 8, "seed": 11, "max_tokens": 16}
@@ -126,14 +128,18 @@ def test_a_loop_that_has_gone_harms_nobody():
 
 
 def test_two_hundred_cancelled_streams_leave_nothing():
-    llm = loaded(max_num_seqs=3)
+    llm = loaded("12b", max_num_seqs=3)
     expected = llm.generate(PROMPTS[0], **SAMPLED)
-    for trial in range(200):
-        stream = llm.stream(prompt_ids(), **LONG)
-        for _ in range(trial % 4):
-            next(stream)
-        stream.cancel()
-        assert stream.reply.finish_reason == "cancelled"
+    for trial in range(50):  # three run and one waits
+        streams = [
+            llm.stream(PROMPTS[row % 3], num_draft_tokens=(trial + row) % 3, **LONG)
+            for row in range(4)
+        ]
+        for row, stream in enumerate(streams):
+            for _ in range((trial + row) % 4):
+                next(stream)
+            stream.cancel()
+            assert stream.reply.finish_reason == "cancelled"
     assert llm.stats().is_idle
     assert llm.generate(PROMPTS[0], **SAMPLED).token_ids == expected.token_ids
 
@@ -157,6 +163,11 @@ def test_a_bad_deadline_is_named(value):
     with pytest.raises(mtp_mlx.RequestError, match="timeout") as caught:
         loaded().generate([2], timeout=value)
     assert caught.value.param == "timeout"
+
+
+@pytest.mark.parametrize("value", [np.float32(600), np.int64(600), np.float64(600), Fraction(600)])
+def test_a_deadline_may_be_any_number(value):
+    assert loaded().generate([2], max_tokens=1, timeout=value).finish_reason == "length"
 
 
 def break_engine(llm: LLM, monkeypatch, at: int, error: BaseException, *, forever=False) -> None:
@@ -310,8 +321,7 @@ def test_a_model_that_does_not_load_raises_where_it_was_asked_for(tmp_path):
         mtp_mlx.load(tmp_path / "absent")
     with pytest.raises(mtp_mlx.RequestError, match="dtype"):
         mtp_mlx.load(folders()[0], dtype="float8")
-    time.sleep(0.01)
-    assert threading.active_count() <= before
+    wait_for_threads(before)
 
 
 def test_batches_join_the_engine_together():

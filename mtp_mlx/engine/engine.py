@@ -33,6 +33,7 @@ from mtp_mlx.engine.round import (
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.engine.shadows import Shadows
 from mtp_mlx.engine.stats import Counters
+from mtp_mlx.errors import without_frames
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.choose import Choice, choose
@@ -58,9 +59,10 @@ MAX_DRAFTER_FAULTS = 3
 
 @dataclass(frozen=True)
 class Airborne:
-    """A round in the air, and the decision behind it."""
+    """A round in the air, what the planner was told of its rows, and its decision."""
 
     flight: Flight
+    rows: tuple[RowInput, ...]
     decision: Decision
 
 
@@ -117,7 +119,10 @@ class Engine:
                 return [Finished(request_id, "cancelled")]
         for sequence in self.sequences:
             if sequence.id == request_id:
-                return [self._finish(sequence, "cancelled")]
+                ended = self._finish(sequence, "cancelled")
+                if self._air is None:  # no outcome of it is still to come
+                    self._retire()
+                return [ended]
         return []
 
     @property
@@ -128,6 +133,10 @@ class Engine:
     @property
     def is_idle(self) -> bool:
         return not self.waiting and not self.sequences
+
+    def disturb(self) -> None:
+        """Something else has used the device: what the round under way takes is not typical."""
+        self._clock.disturb()
 
     def stats(self) -> EngineStats:
         """What it holds and has done."""
@@ -223,8 +232,7 @@ class Engine:
             self._clock.rest()
             self._retire()
             return []
-        if air.decision.is_free:
-            self._decision = air.decision
+        self._note_decision(air)
         self._air = self._run_ahead(air)
         verdict = land(air.flight)
         draft = air.flight.draft
@@ -239,6 +247,15 @@ class Engine:
         self.planner.learn(air.decision, tuple(outcomes), timing, tuple(judged))
         self._retire()
         return events
+
+    def _note_decision(self, air: Airborne) -> None:
+        """For the statistics: of the engine, and of each row that was free to draft."""
+        if not air.decision.is_free:
+            return
+        self._decision = air.decision
+        for sequence, row in zip(air.flight.sequences, air.rows, strict=True):
+            if row.cap and not row.is_command:
+                sequence.declined = air.decision.reason
 
     def _retire(self) -> None:
         """Let the planner forget the rows that have left; their last outcomes it has heard."""
@@ -297,12 +314,13 @@ class Engine:
         if not running:
             return None
         self._clock.begin()
-        decision = self.planner.plan(tuple(self._input(s) for s in running))
+        rows = tuple(self._input(s) for s in running)
+        decision = self.planner.plan(rows)
         draft = Draft(decision.lengths)
         if self.drafter is not None and not decision.is_plain:
             made = propose(self.target, self.drafter, self.cache, running, decision.made)
             draft = replace(made, lengths=decision.lengths, made=decision.made)
-        return Airborne(launch(self.target, self.cache, running, draft), decision)
+        return Airborne(launch(self.target, self.cache, running, draft), rows, decision)
 
     def _run_ahead(self, air: Airborne) -> Airborne | None:
         """The next plain round, queued before this one lands; None where rows draft or join."""
@@ -321,7 +339,7 @@ class Engine:
         decision = self.planner.plan(rows, in_the_air=1)
         if not decision.is_plain:
             return None
-        return Airborne(launch_behind(flight, self.target, self.cache, keep), decision)
+        return Airborne(launch_behind(flight, self.target, self.cache, keep), rows, decision)
 
     def _input(self, sequence: Sequence, in_the_air: int = 0) -> RowInput:
         """The row for the planner: no more drafts than it can still emit, its own token besides."""
@@ -338,11 +356,8 @@ class Engine:
             sequence.parked = f"the drafter gave unusable proposals {MAX_DRAFTER_FAULTS} times"
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Event:
-        parked = sequence.parked
-        if parked is None and sequence.request.num_draft_tokens is None and self._decision:
-            parked = self._decision.reason
         self._free(sequence)
-        return Finished(sequence.id, reason, parked)
+        return Finished(sequence.id, reason, sequence.parked or sequence.declined)
 
     def _refuse(self, sequence: Sequence, drafted: list[int]) -> list[Event]:
         """Drop a row's round with NaN or infinity in it. Drafts may have caused what the plain text
@@ -350,21 +365,24 @@ class Engine:
         if not drafted:
             return [self._fail(sequence, numerical_error(sequence))]
         self.cache.scrub(sequence.slot)
+        self.counters.count(len(drafted), Commit((), 0, None))
         sequence.parked = "a draft led the target to NaN or infinity"
         return [Tokens(sequence.id, (), (), tuple(drafted), 0)]
 
     def _fail(self, sequence: Sequence, error: Exception) -> Event:
-        """End a row alone; its slots are zeroed before anyone reuses them, for NaN may be there."""
-        self._free(sequence, wipe=True)
-        return Failed(sequence.id, error)
+        """End a row alone."""
+        self._free(sequence)
+        return Failed(sequence.id, without_frames(error))
 
-    def _free(self, sequence: Sequence, *, wipe: bool = False) -> None:
-        self.cache.release(sequence.slot, wipe=wipe)
+    def _free(self, sequence: Sequence) -> None:
+        self.cache.release(sequence.slot)
         self.memory.release(sequence.slot)
         self.slots[sequence.slot] = None
         self._shadows.drop(sequence)
         self._left.append(sequence.id)
         self._clock.disturb()
+        if not self.sequences:
+            self._air = None  # of rows that have all left, which it would keep
 
 
 def _outcome(sequence: Sequence, drafted: list[int], kept: Commit) -> Outcome:

@@ -14,6 +14,9 @@ class Sequence:
 
     Invariant while it runs: cache.lengths[slot] == len(tokens) - 1. The last token is *pending*:
     emitted, not cached. `hidden` [D] is the target's state (final norm) that predicted it.
+
+    `parked`: why it makes no drafts any more; `declined`: why the planner's last word on it was
+    none, where it might have drafted.
     """
 
     id: int
@@ -26,6 +29,7 @@ class Sequence:
     is_running: bool = False
     drafter_faults: int = 0
     parked: str | None = None
+    declined: str | None = None
 
     @property
     def pending(self) -> int:

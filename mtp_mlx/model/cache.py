@@ -5,8 +5,10 @@ Invariants (tests/model/test_cache.py holds a property test for each):
 I1  Keys at positions below `lengths[slot]` (inside the window, for window layers) are those of the
     committed tokens.
 I2  A mask made from absolute positions, `k <= q` and `k > q - window`, is the only way to read.
-    Padding, stale and provisional slots are never visible. They hold finite values: buffers start
-    at zero and a failed row is wiped, because 0 · NaN leaks through attention.
+    Padding, stale and provisional slots are never visible. Those of a row in use hold finite
+    values, because 0 · NaN leaks through attention: buffers start at zero, and a slot is wiped
+    before the first token of its next row, whatever the last one, or a round that nobody waited
+    for, left there.
 I3  A window layer is a ring of C = window + max_block slots per row, position p in slot p mod C. A
     verify of at most max_block tokens overwrites no key that a query or the drafter may still see.
     C does not depend on the draft length in use, so key order, and with it the last bit, is the
@@ -144,10 +146,11 @@ class WindowLayer:
         return self.keys[low:high].reshape(shape), self.values[low:high].reshape(shape)
 
     def wipe(self, slot: int) -> None:
+        """Zero a slot. Nothing reads it between this and the first write, so both are in place."""
         low, high = slot * self.row_size, (slot + 1) * self.row_size
         if slot < self.num_slots:
-            self.keys[low:high] = mx.zeros((self.row_size, self.head_dim), self.dtype)
-            self.values[low:high] = mx.zeros((self.row_size, self.head_dim), self.dtype)
+            self.keys[low:high] = mx.array(0, self.dtype)
+            self.values[low:high] = mx.array(0, self.dtype)
 
     def copy(self, source: int, target: int) -> None:
         low, to = source * self.row_size, target * self.row_size
@@ -204,6 +207,9 @@ class Cache:
                 )
         for row in rows:
             self._written[row.slot] = row.end
+            if row.start == 0:
+                for window in self.window.values():
+                    window.wipe(row.slot)
             for full in self.full.values():
                 full.reserve(row.slot, row.end, self._most[row.slot])
             for window in self.window.values():
@@ -232,8 +238,8 @@ class Cache:
             window.write(places, zeros, zeros)
         self._written[slot] = row.start
 
-    def release(self, slot: int, *, wipe: bool = False) -> None:
-        """Forget a row; `wipe` also zeroes its rings, as a row with NaN must.
+    def release(self, slot: int) -> None:
+        """Forget a row.
 
         Runs what is queued for the rings: a prompt that no round follows stored its tail, and
         without a reader that write would keep the prompt's keys in memory.
@@ -244,9 +250,6 @@ class Cache:
         self._most[slot] = UNLIMITED
         for full in self.full.values():
             full.release(slot)
-        if wipe:
-            for window in self.window.values():
-                window.wipe(slot)
 
     def full_bytes(self, slot: int) -> int:
         """Bytes that a row's full layers hold now."""

@@ -66,8 +66,8 @@ class Cache:
             del self.keys[layer][slot][self.lengths[slot] :]
             del self.values[layer][slot][self.lengths[slot] :]
 
-    def release(self, slot: int, *, wipe: bool = False) -> None:
-        """Forget a row. Its lists go in any case; `wipe` matters to the rings of the MLX form."""
+    def release(self, slot: int) -> None:
+        """Forget a row."""
         self.lengths[slot] = 0
         self._written[slot] = 0
         for layer in self.keys:

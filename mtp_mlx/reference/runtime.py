@@ -65,6 +65,9 @@ class NumpyEngine:
                 return [Finished(request_id, "cancelled")]
         return []
 
+    def disturb(self) -> None:
+        """Nobody times rounds here."""
+
     def stats(self) -> EngineStats:
         """See engine.Engine.stats; K/V is not limited here."""
         running = min(len(self._rows), self.max_num_seqs)

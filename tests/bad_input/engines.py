@@ -66,6 +66,14 @@ class Calls:
         return self._ends
 
 
+def wait_for_threads(most: int) -> None:
+    """Until no more than `most` are left; one that has answered may still be leaving."""
+    deadline = time.monotonic() + SOON_S
+    while threading.active_count() > most:
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.001)
+
+
 @dataclass
 class Reading:
     """A stream read to its end: its chunks, and the error that it raised."""

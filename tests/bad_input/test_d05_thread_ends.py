@@ -11,7 +11,17 @@ from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.runtime import MlxRuntime
 from mtp_mlx.worker import Inbox, Worker
 from tests.api_pairs import OracleRuntime, engine_of, folders
-from tests.bad_input.engines import LONG, PROMPTS, SOON_S, Calls, Fault, own, read, streams
+from tests.bad_input.engines import (
+    LONG,
+    PROMPTS,
+    SOON_S,
+    Calls,
+    Fault,
+    own,
+    read,
+    streams,
+    wait_for_threads,
+)
 
 LIMIT_S = 2.0
 
@@ -143,7 +153,7 @@ def test_a_load_that_fails_on_the_thread_raises_where_it_was_asked_for(monkeypat
     before = threading.active_count()
     [end] = Calls(lambda: mtp_mlx.load(target, draft_model=drafter)).ends()
     assert type(end.error) is type(error)
-    assert threading.active_count() <= before
+    wait_for_threads(before)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

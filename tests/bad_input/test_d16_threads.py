@@ -134,6 +134,27 @@ def test_an_async_stream_where_no_loop_runs_is_refused_and_leaves_no_request():
     assert llm.stats().is_idle
 
 
+@pytest.mark.parametrize("is_read", [True, False])
+def test_an_async_stream_in_another_loop_is_an_error_at_once_and_may_be_left(is_read):
+    llm = loaded()
+
+    async def begin() -> mtp_mlx.AsyncStream:
+        return llm.astream(PROMPTS[0], **LONG)
+
+    async def use(stream: mtp_mlx.AsyncStream) -> None:
+        await (anext(stream) if is_read else stream.aclose())
+
+    def in_two_loops() -> None:
+        stream = asyncio.run(begin())
+        asyncio.run(use(stream))
+
+    [end] = Calls(in_two_loops).ends()
+    assert isinstance(end.error, RuntimeError) and "event loop" in str(end.error)
+    end.error = None  # it holds the stream
+    gc.collect()
+    assert llm.stats().is_idle
+
+
 def test_one_slow_reader_delays_nobody():
     llm = loaded()
     texts = expected(llm)

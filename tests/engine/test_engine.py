@@ -1,6 +1,8 @@
 """Rows come, end and fail in every way and no other row notices: each equals its plain run."""
 
+import gc
 import random
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,6 +18,7 @@ from mtp_mlx.request import MAX_DRAFT_TOKENS, Failed, Finished, Request, Samplin
 from tests.exact.pairs import Outcome, Run, golden_pair, oracle_engine, plain, run_together
 from tests.golden import recipe
 from tests.oracle import Oracle, agreeing, always
+from tests.planners import Moody
 
 TARGET = "31b"  # six layers, the cheapest
 PER_LAYER = "e2b"  # its per-layer embedding may hold NaN that the tied head does not see
@@ -289,7 +292,7 @@ def finite_everywhere(engine: Engine) -> bool:
 
 
 @pytest.mark.parametrize("num_drafts", [0, 3])
-def test_no_nan_stays_in_the_rings_after_a_row_failed(num_drafts):
+def test_no_nan_of_a_failed_row_stays_when_the_next_one_comes(num_drafts):
     target = golden_pair(TARGET).target
     requests = [varied(seed, 24, num_drafts, 6) for seed in range(3)]
     texts = [plain(target, asked).ids for asked in requests]
@@ -304,6 +307,7 @@ def test_no_nan_stays_in_the_rings_after_a_row_failed(num_drafts):
         run.step()
     assert isinstance(run.outcomes[2].end, Failed)
     assert not engine.is_idle
+    run.submit(varied(4, 4, 0, 3))
     run.step()
     assert finite_everywhere(engine)
     run.finish()
@@ -340,3 +344,31 @@ def test_a_first_token_is_handed_over_before_the_next_round():
     engine.submit(varied(1, 14, 2))
     events = engine.step()
     assert [event.origins for event in events if isinstance(event, Tokens)] == [("prefill",)]
+
+
+class Listener:
+    """What a request holds on to."""
+
+    def is_end(self, token: int) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("reason", ["stop", "cancelled"])
+def test_an_idle_engine_keeps_nothing_of_the_rows_that_were(reason):
+    target, listener = golden_pair(TARGET).target, Listener()
+    asked, gone = varied(1, 14, 0), weakref.ref(listener)
+    text = plain(target, asked).ids
+    stop = text[5:6] if reason == "stop" else []
+    planner = Moody(1)
+    run = Run(Engine(target, None, planner=planner))
+    run.submit(replace(asked, stop_ids=frozenset(stop), is_end=listener.is_end))
+    del listener
+    for _ in range(1 + text.index(text[5])):
+        run.step()
+    if reason == "cancelled":
+        run.cancel(1)
+    assert run.engine.is_idle and run.outcomes[1].text == (text[: text.index(text[5]) + 1], reason)
+    gc.collect()
+    assert gone() is None
+    assert planner.left == [1]
+    assert run.engine.step() == []

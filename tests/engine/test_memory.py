@@ -6,6 +6,7 @@ from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.invariants import check_invariants
 from mtp_mlx.engine.memory import Memory
 from mtp_mlx.errors import DoesNotFit
+from mtp_mlx.model.cache import GROWTH_STEP
 from mtp_mlx.request import Request, Sampling, Tokens
 from tests.exact.pairs import Run, golden_pair, plain, run_together
 from tests.golden import recipe
@@ -31,14 +32,14 @@ def engine(slots: int, budget: int | None) -> Engine:
 def test_reserved_bytes_are_those_of_the_buffers():
     free = engine(2, None)
     run = Run(free)
-    run.submit(request(300, 400))
+    number = run.submit(request(300, 400))
     while not any(isinstance(event, Tokens) for event in run.step()):
         check_invariants(free)
     held = free.cache.full_bytes(0)
     assert 0 < held <= free.memory.rows[0]
     rings = sum(ring.keys.nbytes + ring.values.nbytes for ring in free.cache.window.values())
     assert rings <= free.memory.rings
-    run.finish()
+    run.cancel(number)
     assert free.cache.full_bytes(0) == 0
     assert free.memory.reserved == free.memory.rings
 
@@ -80,10 +81,13 @@ def test_rows_wait_for_memory_in_their_order_and_nobody_overtakes():
         assert run.outcomes[request_id].text == plain(target, asked).text
 
 
-def test_a_row_never_grows_beyond_what_was_reserved():
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_row_never_grows_beyond_what_was_reserved(step):
     limited = engine(1, None)
-    run = Run(limited)
-    run.submit(request(10, 700))
+    run, held = Run(limited), set()
+    run.submit(request(step * GROWTH_STEP - 10, 16))  # its buffers grow while it writes
     while not limited.is_idle:
         run.step()
         check_invariants(limited)
+        held.add(limited.cache.full_bytes(0))
+    assert len(held) == 3  # before, after, and none at the end

@@ -8,41 +8,16 @@ import pytest
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.engine.invariants import check_invariants
 from mtp_mlx.engine.planner import Decision, PolicyPlanner, most_drafts
-from mtp_mlx.engine.policy import Calibration, Experts, Outcome, RowInput, Shadow, Timing
+from mtp_mlx.engine.policy import Calibration, Experts
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Request, Sampling
 from tests.exact import pairs
 from tests.exact.pairs import embedded_pair, golden_pair, oracle_engine, plain
 from tests.golden import recipe
 from tests.oracle import Place, agreeing, always
+from tests.planners import Moody
 
 FLAT = Calibration(((1, 1e-3), (64, 1.1e-3)), 1e-5, 1e-6, 0.0, 0.01)
 STEEP = Calibration(((1, 1e-3), (64, 64e-3)), 1e-4, 1e-5, 0.0, 0.01)
-
-
-class Moody:
-    """Draft lengths and shadows by chance, a new mood every round; notes what it is told."""
-
-    k_max = MAX_DRAFT_TOKENS
-
-    def __init__(self, seed: int) -> None:
-        self.dice = random.Random(seed)
-        self.told: list[tuple[Decision, tuple[Outcome, ...], Timing, tuple[Shadow, ...]]] = []
-        self.left: list[int] = []
-
-    def plan(self, rows: tuple[RowInput, ...], in_the_air: int = 0) -> Decision:
-        is_plain = self.dice.random() < 0.4
-        made = tuple(0 if is_plain else self.dice.randint(0, row.cap) for row in rows)
-        return Decision(tuple(self.dice.randint(0, count) for count in made), made)
-
-    def learn(self, decision, outcomes, timing, shadows) -> None:
-        self.told.append((decision, outcomes, timing, shadows))
-
-    def retire(self, row: int) -> None:
-        self.left.append(row)
-
-    @property
-    def shadows(self) -> list[Shadow]:
-        return [shadow for *_, shadows in self.told for shadow in shadows]
 
 
 def requests(vocab_size: int, count: int = 5) -> list[Request]:
@@ -166,6 +141,25 @@ def test_a_parked_row_says_why_and_a_named_number_is_obeyed():
         assert max(drafted) == (asked or 0)
         if is_parked:
             assert "would not pay" in outcome.end.parked
+
+
+def test_a_row_that_could_not_have_drafted_gives_no_reason_of_another():
+    pair = golden_pair("12b")
+    long, short = requests(pair.vocab_size, 2)
+    run = pairs.Run(Engine(pair.target, pair.drafter, 2, planner=PolicyPlanner(STEEP, 2, 7)))
+    first = run.submit(long)
+    for _ in range(4):
+        run.step()
+    others = [
+        run.submit(replace(short, max_tokens=1)),  # has no round
+        run.submit(replace(short, max_tokens=2)),  # has no room for a draft in its only one
+        run.submit(replace(short, num_draft_tokens=0)),
+        run.submit(short),
+    ]
+    run.cancel(others[-1])
+    run.finish()
+    assert run.outcomes[first].end.parked.startswith("parked")
+    assert [run.outcomes[number].end.parked for number in others] == [None] * 4
 
 
 def test_auto_rows_draft_no_deeper_than_the_planner_allows():

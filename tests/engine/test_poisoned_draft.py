@@ -61,3 +61,21 @@ def test_a_draft_that_yields_nan_leaves_the_text_as_it_is(target: Target):
     drafted, parked = run(Engine(target, PoisonDrafter(), max_num_seqs=2), 3)
     assert drafted == plain
     assert all(reason is not None and "NaN" in reason for reason in parked)
+
+
+def test_drafts_of_a_refused_round_are_counted(target: Target):
+    engine, rounds = Engine(target, PoisonDrafter(), max_num_seqs=2), []
+    for prompt in PROMPTS:
+        engine.submit(
+            Request(prompt=prompt, sampling=Sampling(), max_tokens=24, num_draft_tokens=3)
+        )
+    while not engine.is_idle:
+        rounds += [
+            event
+            for event in engine.step()
+            if isinstance(event, Tokens) and event.origins != ("prefill",)
+        ]
+    stats = engine.stats()
+    assert [event.drafted for event in rounds if not event.ids] == [3, 3]
+    assert stats.drafted == sum(event.drafted for event in rounds)
+    assert (stats.rows, stats.tokens) == (len(rounds), sum(len(event.ids) for event in rounds))

@@ -14,16 +14,21 @@ from mtp_mlx.embedded import NAMES
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.engine.invariants import check_invariants
 from mtp_mlx.engine.memory import Memory
+from mtp_mlx.model.target import Target
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Failed, Finished, Request, Sampling
-from tests.exact.pairs import Outcome, Pair, Run, embedded_pair, golden_pair, plain
+from tests.exact.pairs import Outcome, Pair, Run, embedded_pair, golden_pair
 from tests.golden import recipe
+from tests.planners import Moody
 
-QUICK, ALL = 30, 500
+QUICK, ALL = 60, 500
 PER_PART = 10
 WINDOWS = {**dict.fromkeys(recipe.VARIANTS, 8), **dict.fromkeys(NAMES, 24)}
-PAIRS = tuple(WINDOWS)
-# Few different prompts and samplings, so that their solo texts are computed once.
-NUM_PROMPTS = 12
+# Every pair in ten schedules, the cheapest more than once.
+PAIRS = ("12b", "e4b", "tiny-moe", "e2b", "12b", "26b", "e4b", "31b", "12b", "tiny")
+# Few different prompts, each with two samplings, so that their solo texts are computed once.
+NUM_PROMPTS = 8
+LENGTHS = (1, 2, 5, 8, 14)
+STOP_EVERY = 10  # of all tokens, one in ten ends a row that heeds it
 MAX_STEPS = 600
 PARTS = [
     pytest.param(part, marks=[pytest.mark.slow] if part >= QUICK // PER_PART else [])
@@ -57,19 +62,48 @@ def prompts(name: str) -> list[tuple[int, ...]]:
     return [(2, *(draw.randrange(110, vocab) for _ in range(n - 1))) for n in lengths]
 
 
+class Alone:
+    """The tokens of a request decoded alone and plainly, no further than they are asked for."""
+
+    def __init__(self, target: Target, request: Request, chunk: int) -> None:
+        self._run = Run(Engine(target, None, 1, chunk))
+        self._ids = self._run.outcomes[self._run.submit(request)].ids
+
+    def __getitem__(self, index: int) -> int:
+        while index >= len(self._ids):
+            assert not self._run.engine.is_idle, "the text has ended"
+            self._run.step()
+        return self._ids[index]
+
+
 @cache
-def solo(name: str, request: Request, chunk: int) -> Outcome:
-    return plain(pair_of(name).target, request, chunk)
+def alone(name: str, prompt: tuple[int, ...], sampling: Sampling, chunk: int) -> Alone:
+    request = Request(prompt=prompt, sampling=sampling, max_tokens=max(LENGTHS))
+    return Alone(pair_of(name).target, request, chunk)
+
+
+def solo(name: str, request: Request, chunk: int) -> tuple[list[int], str]:
+    """The text of a request, and why it ends."""
+    text, ids = alone(name, request.prompt, request.sampling, chunk), list[int]()
+    for index in range(request.max_tokens):
+        ids.append(text[index])
+        if ids[-1] in request.stop_ids:
+            return ids, "stop"
+    return ids, "length"
 
 
 def fates(name: str, draw: random.Random) -> list[Fate]:
     made = []
-    for _ in range(draw.choice((3, 4, 5, 6, 12))):
+    for _ in range(draw.choice((3, 4, 4, 5, 5, 6, 12))):
+        which, is_free = draw.randrange(NUM_PROMPTS), draw.random() < 0.3
+        first = draw.randrange(STOP_EVERY)
+        stops = range(first, pair_of(name).vocab_size, STOP_EVERY) if draw.random() < 0.3 else ()
         request = Request(
-            prompt=draw.choice(prompts(name)),
-            sampling=draw.choice(SAMPLINGS),
-            max_tokens=draw.choice((1, 2, 5, 8, 14)),
-            num_draft_tokens=draw.randint(0, MAX_DRAFT_TOKENS),
+            prompt=prompts(name)[which],
+            sampling=SAMPLINGS[(which + draw.randrange(2)) % len(SAMPLINGS)],
+            max_tokens=draw.choice(LENGTHS),
+            stop_ids=frozenset(stops),
+            num_draft_tokens=None if is_free else draw.randint(0, MAX_DRAFT_TOKENS),
         )
         end = draw.random()
         made.append(
@@ -104,6 +138,11 @@ def failing(request: Request, after: int) -> Request:
     return replace(request, is_end=is_end)
 
 
+def is_moody(number: int) -> bool:
+    """Does a planner that changes its mind run this schedule? Every other one, of every pair."""
+    return bool((number + number // len(PAIRS)) % 2)
+
+
 def run(engine: Engine, schedule: list[Fate]) -> list[Outcome]:
     """The outcomes in the order of the schedule, invariants checked on the way."""
     running = Run(engine)
@@ -133,24 +172,27 @@ def test_every_row_of_a_random_schedule_equals_its_solo_run(part):
         name = PAIRS[number % len(PAIRS)]
         pair, chunk = pair_of(name), draw.choice((PREFILL_CHUNK, 5))
         slots, schedule = draw.randint(1, 8), fates(name, random.Random(f"fates {number}"))
-        engine = Engine(pair.target, pair.drafter, slots, chunk, budget(pair, draw, slots))
+        limit, planner = budget(pair, draw, slots), Moody(number) if is_moody(number) else None
+        engine = Engine(pair.target, pair.drafter, slots, chunk, limit, planner)
         for fate, seen in zip(schedule, run(engine, schedule), strict=True):
-            want = solo(name, replace(fate.request, num_draft_tokens=0), chunk)
-            assert seen.ids == want.ids[: len(seen.ids)], (number, fate)
+            ids, reason = solo(name, fate.request, chunk)
+            assert seen.ids == ids[: len(seen.ids)], (number, fate)
             ends[type(seen.end).__name__] += 1
             match seen.end:
                 case Finished(_, "cancelled"):
                     assert fate.cancelled_at is not None
                     ends["cancelled"] += 1
                 case Finished():
-                    assert seen.text == want.text, (number, fate)
-                    assert fate.fails_after is None or fate.fails_after >= len(want.ids)
+                    assert seen.text == (ids, reason), (number, fate)
+                    assert fate.fails_after is None or fate.fails_after >= len(ids)
+                    ends[reason] += 1
                 case Failed(_, error):
                     assert isinstance(error, Broken) and len(seen.ids) <= (fate.fails_after or 0)
                 case None:
                     raise AssertionError(f"schedule {number}: {fate} never ended")
         assert engine.memory.reserved == engine.memory.rings
     assert ends["Finished"] > ends["cancelled"] > 0
+    assert ends["length"] > ends["stop"] > 0
 
 
 def test_the_schedules_have_rows_of_every_kind():
@@ -163,12 +205,16 @@ def test_the_schedules_have_rows_of_every_kind():
                 kinds["cancelled"] += fate.cancelled_at is not None
                 kinds["late"] += fate.arrives > 0
                 kinds["long"] += len(fate.request.prompt) > WINDOWS[name]
+                kinds["stops"] += bool(fate.request.stop_ids)
+                kinds["moody"] += is_moody(number)
                 kinds["greedy"] += fate.request.sampling.is_greedy
                 kinds[f"{fate.request.num_draft_tokens} drafts"] += 1
                 if fate.fails_after is not None:
                     kinds["failed"] += fate.fails_after < fate.request.max_tokens
         drafts = [f"{number} drafts" for number in range(MAX_DRAFT_TOKENS + 1)]
-        for kind in (*PAIRS, *drafts, "cancelled", "failed", "late", "long", "greedy"):
+        ends = ("cancelled", "failed", "late", "long", "greedy", "stops", "moody", "None drafts")
+        assert set(PAIRS) == set(WINDOWS)
+        for kind in (*PAIRS, *drafts, *ends):
             assert kinds[kind] >= count // 4, f"{kind}: {kinds[kind]}"
 
 

@@ -230,21 +230,16 @@ def drafter_sees_a_rejected_key() -> AbstractContextManager:
 def freed_slot_keeps_its_length() -> AbstractContextManager:
     original = cache.Cache.release
 
-    def release(self, slot, *, wipe=False):
+    def release(self, slot):
         length = self.lengths[slot]
-        original(self, slot, wipe=wipe)
+        original(self, slot)
         self.lengths[slot] = length
 
     return patch.object(cache.Cache, "release", release)
 
 
-def failed_row_not_wiped() -> AbstractContextManager:
-    original = cache.Cache.release
-
-    def release(self, slot, *, wipe=False):
-        original(self, slot)
-
-    return patch.object(cache.Cache, "release", release)
+def reused_slot_not_wiped() -> AbstractContextManager:
+    return patch.object(cache.WindowLayer, "wipe", lambda self, slot: None)
 
 
 # Noise, filters, temperature

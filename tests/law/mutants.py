@@ -77,7 +77,7 @@ MUTANTS = (
         faults.drafter_sees_a_rejected_key, state.test_the_drafter_sees_committed_keys_alone, (2,)
     ),
     Mutant(faults.freed_slot_keeps_its_length, state.test_a_freed_slot_is_empty),
-    Mutant(faults.failed_row_not_wiped, state.test_a_row_after_a_failed_one_is_as_in_a_fresh_slot),
+    Mutant(faults.reused_slot_not_wiped, state.test_a_row_after_a_failed_one_is_as_in_a_fresh_slot),
     Mutant(faults.target_not_filtered, law.test_no_token_outside_the_support_in_a_thousand_replies),
     Mutant(
         faults.noise_shared_by_neighbouring_positions,

@@ -169,6 +169,19 @@ def test_a_copy_of_a_buffer_is_found(
     assert _share_of_a_buffer(engine) > ALLOWANCE
 
 
+def test_zeroing_a_reused_slot_copies_no_ring() -> None:
+    engine = Engine(*make_pair(WIDE_WINDOW), max_num_seqs=2)
+    places, grown = [], []
+    for _ in range(3):
+        for _ in range(2):
+            engine.submit(Request(prompt=(2, 3, 4), sampling=Sampling(), max_tokens=1))
+        grown.append(peak_growth_bytes(engine, 2))
+        assert engine.is_idle
+        places.append(addresses(engine))
+    assert places[1:] == places[:1] * 2
+    assert max(grown[1:]) < ALLOWANCE * largest_buffer_bytes(engine)
+
+
 def test_prompts_that_no_round_follows_leave_no_memory_behind() -> None:
     engine = Engine(*make_pair(SMALL), max_num_seqs=1)
     request = Request(prompt=(2, 3, 4, 5) * 100, sampling=Sampling(), max_tokens=1)
