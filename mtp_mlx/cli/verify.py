@@ -5,6 +5,7 @@ did not happen, so that nothing is shown.
 """
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -142,14 +143,12 @@ def _body(llm: "LLM", report: VerifyReport) -> dict[str, Any]:
 
 def _describe(llm: "LLM", report: VerifyReport) -> str:
     """What is printed without --json."""
-    drafts = f"{report.num_draft_tokens} drafts a round and auto"
+    drafts = f"{report.num_draft_tokens} drafts a round and auto" if report.has_drafter else "plain"
     sizes = ", ".join(str(size) for size in report.batch_sizes)
-    how = f"{drafts if report.has_drafter else 'no drafter'}, batches of {sizes}"
     parted = f"{len(report.divergences)} of {report.cases:,}"
     rows = [
-        ("compared", f"{report.cases:,} texts, {how}, greedy and sampled"),
-        ("drafts accepted", f"{_drafts(report, 'drafts')}; auto {_drafts(report, 'auto')}"),
-        ("rows in a round", _most_rows(report)),
+        ("compared", f"{report.cases:,} texts, {drafts}, batches of {sizes}, greedy and sampled"),
+        *_rounds(report),
         ("texts that part", f"{parted}, {len(report.faults)} of them by no rounding error"),
         ("logit error", f"{_errors(report)}; rounding makes {report.bound:.1e} at most"),
         ("near-ties", f"{report.near_ties_per_1000:.1f} of 1,000 positions"),
@@ -167,19 +166,20 @@ def _describe(llm: "LLM", report: VerifyReport) -> str:
     return "\n".join([*lines, _verdict(report)])
 
 
-def _drafts(report: VerifyReport, kind: Kind) -> str:
-    """Accepted of those made."""
-    some = [each for each in report.exercises if each.kind == kind]
-    return f"{sum(e.accepted for e in some):,} of {sum(e.drafted for e in some):,}"
-
-
-def _most_rows(report: VerifyReport) -> str:
-    """The most rows of a round by batch size, and of one with drafts."""
-    parts = []
-    for size in report.batch_sizes:
-        some = [e for e in report.exercises if e.batch_size == size and e.kind != "auto"]
-        parts.append(f"{size}:{min(each.most_rows for each in some)}")
-    return " ".join(parts)
+def _rounds(report: VerifyReport) -> list[tuple[str, str]]:
+    """Drafts accepted of those made, and the most rows of a round by batch size."""
+    accepted: Counter[Kind] = Counter()
+    drafted: Counter[Kind] = Counter()
+    rows: dict[int, int] = {}
+    for each in report.exercises:
+        accepted[each.kind] += each.accepted
+        drafted[each.kind] += each.drafted
+        if each.kind != "auto":
+            rows[each.batch_size] = min(each.most_rows, rows.get(each.batch_size, each.most_rows))
+    made = f"{accepted['drafts']:,} of {drafted['drafts']:,}"
+    auto = f"{accepted['auto']:,} of {drafted['auto']:,}"
+    said = [("drafts accepted", f"{made}; auto {auto}")] if report.has_drafter else []
+    return [*said, ("rows in a round", " ".join(f"{size}:{most}" for size, most in rows.items()))]
 
 
 def _errors(report: VerifyReport) -> str:

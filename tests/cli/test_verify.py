@@ -32,6 +32,14 @@ def prompts(tmp_path):
     return file
 
 
+@pytest.fixture
+def one(tmp_path):
+    """A file of one prompt; the rows of a batch are all the same then."""
+    file = tmp_path / "one.txt"
+    file.write_text("Count from 3 to 12.\n")
+    return file
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_built_in_pairs_are_identical_at_level_c(cli, name, prompts, monkeypatch):
     monkeypatch.setattr(blocks, "WIDTHS", range(1, 9))
@@ -77,8 +85,8 @@ def test_text_output_ends_with_the_level(cli, prompts):
     assert "rows in a round 2:2\n" in answer.out
 
 
-def test_batch_1_shows_level_b_at_most(cli, prompts):
-    answer = cli("verify", "tiny", "--prompts", prompts, "--tokens", 6, "--batch", "1", "--json")
+def test_batch_1_shows_level_b_at_most(cli, one):
+    answer = cli("verify", "tiny", "--prompts", one, "--tokens", 6, "--batch", "1", "--json")
     assert (answer.code, answer.body["identical"], answer.body["level"]) == (0, True, "B")
     assert answer.body["covers"] == ["drafts"]
 
@@ -90,11 +98,9 @@ def test_too_few_tokens_are_refused(cli):
     assert "at least 7" in answer.err
 
 
-def test_a_batch_that_never_shares_a_round_shows_nothing(cli, tmp_path, monkeypatch):
+def test_a_batch_that_never_shares_a_round_shows_nothing(cli, monkeypatch, one):
     monkeypatch.setattr(together.Case, "options", _two_tokens(together.Case.options))
-    file = tmp_path / "one.txt"
-    file.write_text("Count from 3 to 12.\n")
-    answer = cli("verify", "tiny", "--prompts", file, "--batch", "2", "--json")
+    answer = cli("verify", "tiny", "--prompts", one, "--batch", "2", "--json")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert answer.err.startswith("mtp-mlx: no plain round had 2 rows (at most 1); no draft was")
     assert verify.REMEDY in answer.err
@@ -107,9 +113,9 @@ def _two_tokens(original):
     return lambda case, drafts, max_tokens: original(case, drafts, 2)
 
 
-def test_a_drafter_that_never_agrees_shows_nothing(cli, monkeypatch, prompts):
+def test_a_drafter_that_never_agrees_shows_nothing(cli, monkeypatch, one):
     silence_drafters(monkeypatch)
-    answer = cli("verify", "tiny", "--prompts", prompts, "--batch", "1", "--tokens", 6)
+    answer = cli("verify", "tiny", "--prompts", one, "--batch", "1", "--tokens", 6)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     last = answer.out.splitlines()[-1]
     assert last.startswith("no level: no draft was accepted with 1 row (")
@@ -131,9 +137,9 @@ def test_a_damaged_row_exits_with_3(cli, monkeypatch, prompts):
     assert len(greedy) == 1  # the row in slot 1
 
 
-def test_kernels_that_err_more_than_rounding_exit_with_3(cli, prompts):
+def test_kernels_that_err_more_than_rounding_exit_with_3(cli, one):
     with faults.ring_slack_ignored():
-        answer = cli("verify", "tiny", "--prompts", prompts, "--tokens", TOKENS, "--batch", "2")
+        answer = cli("verify", "tiny", "--prompts", one, "--tokens", TOKENS, "--batch", "2")
     assert answer.code == 3
     assert "\nnot rounding: blocks of 4, 1 row: logits up to " in answer.out
     assert answer.out.splitlines()[-1].startswith("no level: ")
@@ -147,19 +153,21 @@ def test_a_wrong_draft_that_is_kept_exits_with_3(cli, prompts):
     assert answer.out.splitlines()[-1].startswith("no level: texts part")
 
 
-def test_a_step_that_fails_exits_with_70_and_says_where(cli, prompts):
+def test_a_step_that_fails_exits_with_70_and_says_where(cli, one):
     with faults.skipped_rollback():  # the cache itself finds it
-        answer = cli("verify", "tiny", "--prompts", prompts, "--tokens", 16, "--batch", "2")
+        answer = cli("verify", "tiny", "--prompts", one, "--tokens", 16, "--batch", "2")
     assert (answer.code, answer.err.count("\n")) == (70, 1)
     assert "batches of 2, drafts: the engine failed: " in answer.err
     assert "a forward cannot start at" in answer.err
 
 
-def test_without_a_drafter_only_batching_is_verified(cli, prompts):
+def test_without_a_drafter_only_batching_is_verified(cli, one):
     plain = ["verify", "tiny", "--draft-model", "none"]
-    answer = cli(*plain, "--prompts", prompts, "--batch", "2", "--tokens", 6, "--json")
-    assert (answer.code, answer.body["level"]) == (0, "C")
-    assert (answer.body["has_drafter"], answer.body["covers"]) == (False, ["batches"])
+    answer = cli(*plain, "--prompts", one, "--batch", "1,2", "--tokens", 6)
+    assert (answer.code, answer.err) == (0, "")
+    assert "drafts accepted" not in answer.out
+    assert "rows in a round 2:2\n" in answer.out
+    assert answer.out.endswith("whatever runs beside it (batching only: no drafter is loaded)\n")
     alone = cli(*plain, "--batch", "1")
     assert (alone.code, alone.err.count("\n")) == (2, 1)
     assert "nothing to compare" in alone.err
