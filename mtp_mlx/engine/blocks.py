@@ -86,7 +86,10 @@ def measure(
     progress("rounding: prompts")
     num_used = min(max(*sizes, NUM_ALONE), len(texts))
     prompts = Prompts.read(target, texts[:num_used], max(sizes), chunk)
-    plain = [prompts.decode([text], 1)[0] for text in range(num_used)]
+    plain = []
+    for text in range(num_used):
+        progress(f"rounding: text {text + 1} of {num_used}, one token at a time")
+        plain += prompts.decode([text], 1)
     errors = []
     for size in sorted({1, *sizes}):
         for block in WIDTHS:
