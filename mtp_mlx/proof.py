@@ -1,24 +1,27 @@
 """Proof that drafting and batching change no text of a model, on this machine.
 
 Every prompt is decoded plainly and alone; then plainly in batches; then with drafts, alone and in
-batches; greedy and sampled. Where two texts part, the tokens' scores tell rounding from a bug: two
-tokens whose scores lie closer than twice the kernels' error (`engine.blocks`) are a *near-tie*, and
-either may win. Sampled rows use no top-k, top-p or min-p, so that a score's distance from the best
-alone decides what rounding can do.
+batches, as many as asked for and as many as the policy chooses; greedy and sampled. What never
+happened shows nothing: drafts must have been accepted, and a round must have had all rows of its
+batch, or the report has no level and says what was missing. Where two texts part, the tokens'
+scores tell rounding from a bug: two tokens whose scores lie closer than twice the kernels' error
+(`engine.blocks`) are a *near-tie*, and either may win. Sampled rows use no top-k, top-p or min-p,
+so that a score's distance from the best alone decides what rounding can do.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Event
 
 import numpy as np
 
 from mtp_mlx.api import LLM, Prompt
-from mtp_mlx.errors import MtpError, RequestError
-from mtp_mlx.options import Keywords
+from mtp_mlx.errors import EngineStopped, MtpError, RequestError
 from mtp_mlx.reference.choose import gumbel, noise_key
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS, Sampling, check_integer
-from mtp_mlx.verdict import Divergence, Rounding, Text, VerifyReport
+from mtp_mlx.together import Case, Written, least_tokens, run_together
+from mtp_mlx.verdict import Divergence, Exercise, Kind, Rounding, Text, VerifyReport
 
 Progress = Callable[[str], None]
 
@@ -54,34 +57,11 @@ PROMPTS = (
 )
 
 
-@dataclass(frozen=True)
-class _Case:
-    """A row to run: prompt number, its ids, and how its tokens are chosen."""
-
-    prompt: int
-    ids: tuple[int, ...]
-    sampling: Sampling
-
-    def options(self, num_draft_tokens: int, max_tokens: int) -> Keywords:
-        return Keywords(
-            temperature=self.sampling.temperature,
-            seed=self.sampling.seed,
-            top_k=0,
-            top_p=1.0,
-            min_p=0.0,
-            max_tokens=max_tokens,
-            num_draft_tokens=num_draft_tokens,
-        )
-
-
-Tokens = tuple[int, ...]
-
-
 def verify(
     llm: LLM,
     prompts: Sequence[Prompt] | None = None,
     *,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     num_draft_tokens: int = AUTO_DRAFT_TOKENS,
     progress: Progress = lambda message: None,
@@ -89,16 +69,31 @@ def verify(
     """Compare texts with and without drafts, alone and in batches; see the module. Send the model
     nothing else meanwhile: "alone" must be alone.
 
-    prompts: None takes a dozen built-in ones. batch_sizes: 1 to the model's max_num_seqs; where it
-    has no drafter, one must be above 1. `progress` hears what is done next.
+    prompts: None takes a dozen built-in ones. max_tokens: at least `least_tokens` of the largest
+    batch; None is 64, or that where it is more. batch_sizes: 1 to the model's max_num_seqs; where
+    it has no drafter, one must be above 1. `progress` hears what is done next, on this thread.
 
-    Raises RequestError for a bad argument, and what fails in a plain reply.
+    Raises RequestError for a bad argument, EngineStopped where the engine fails, and what fails in
+    a plain reply.
     """
-    check_integer("max_tokens", max_tokens, 1, MOST_TOKENS)
     check_integer("num_draft_tokens", num_draft_tokens, 1, MAX_DRAFT_TOKENS)
     sizes = _checked_sizes(llm, batch_sizes)
-    run = _Run(llm, _ids(llm, prompts), max_tokens, sizes, num_draft_tokens, progress)
-    return run.report()
+    drafts = num_draft_tokens if llm.has_drafter else 0
+    tokens = _checked_tokens(max_tokens, max(sizes), drafts)
+    return _Run(llm, _ids(llm, prompts), tokens, sizes, drafts, progress).report()
+
+
+def _checked_tokens(max_tokens: int | None, size: int, drafts: int) -> int:
+    least = least_tokens(size, drafts)
+    if max_tokens is None:
+        return max(MAX_TOKENS, least)
+    if check_integer("max_tokens", max_tokens, 1, MOST_TOKENS) < least:
+        raise RequestError(
+            f"max_tokens (--tokens) is {max_tokens}, too few for {size} rows with {drafts} drafts "
+            f"to share a round; give at least {least}, or smaller batches",
+            param="max_tokens",
+        )
+    return max_tokens
 
 
 def as_prompts(llm: LLM, texts: Sequence[str]) -> list[Prompt]:
@@ -188,10 +183,11 @@ class _Run:
         self.prompts = prompts
         self.max_tokens = max_tokens
         self.sizes = sizes
-        self.drafts = num_draft_tokens if llm.has_drafter else 0
+        self.drafts = num_draft_tokens
         self.progress = progress
         self.judge = _Judge(llm)
         self.num_cases = 0
+        self.exercises: dict[tuple[int, Kind], Exercise] = {}
 
     def report(self) -> VerifyReport:
         passes = {"greedy": self._cases(_greedy), "sampled": self._cases(_sampled)}
@@ -207,15 +203,17 @@ class _Run:
             num_draft_tokens=self.drafts,
             max_tokens=self.max_tokens,
             has_drafter=self.llm.has_drafter,
+            exercises=tuple(self.exercises.values()),
             errors=rounding.errors,
+            bound=rounding.bound,
             near_ties_per_1000=rounding.near_ties_per_1000(),
             divergences=tuple(found),
         )
 
-    def _cases(self, sampling: Callable[[int], Sampling]) -> list[_Case]:
-        return [_Case(number, ids, sampling(number)) for number, ids in enumerate(self.prompts)]
+    def _cases(self, sampling: Callable[[int], Sampling]) -> list[Case]:
+        return [Case(number, ids, sampling(number)) for number, ids in enumerate(self.prompts)]
 
-    def _alone(self, name: str, cases: Sequence[_Case]) -> list[Tokens]:
+    def _alone(self, name: str, cases: Sequence[Case]) -> list[Written]:
         """The plain text of each case; raises what fails, naming the prompt."""
         texts = []
         for case in cases:
@@ -225,20 +223,40 @@ class _Run:
             except MtpError as error:
                 error.args = (f"prompts[{case.prompt}]: {error}",)
                 raise
-            texts.append(reply.token_ids)
+            texts.append(Written.of(reply))
         return texts
 
-    def _measure(self, replies: Sequence[Tokens]) -> Rounding:
-        """The rounding, on the model's thread; other requests wait."""
+    def _measure(self, replies: Sequence[Written]) -> Rounding:
+        """The rounding, on the model's thread; other requests wait. Progress is told on this one;
+        where that raises, the measurement ends at the next thing it would tell."""
         texts = self._texts(replies)
-        return self.llm._worker.call(
-            lambda runtime, _: runtime.measure_rounding(texts, self.sizes, self.progress)
-        )
+        told: SimpleQueue[str | None] = SimpleQueue()
+        is_left = Event()
 
-    def _texts(self, replies: Sequence[Tokens]) -> list[Text]:
+        def tell(message: str) -> None:
+            if is_left.is_set():
+                raise InterruptedError("nobody waits for the rounding")
+            told.put(message)
+
+        def measure() -> Rounding:
+            return self.llm._worker.call(
+                lambda runtime, _: runtime.measure_rounding(texts, self.sizes, tell)
+            )
+
+        with ThreadPoolExecutor(1) as waiting:
+            answer = waiting.submit(measure)
+            answer.add_done_callback(lambda _: told.put(None))
+            try:
+                while (message := told.get()) is not None:
+                    self.progress(message)
+            finally:
+                is_left.set()
+            return answer.result()
+
+    def _texts(self, replies: Sequence[Written]) -> list[Text]:
         """What the rounding is measured on: a long text first, then prompts with their replies."""
         texts = [
-            Text((*ids, *reply[:DECODED]), len(ids))
+            Text((*ids, *reply.tokens[:DECODED]), len(ids))
             for ids, reply in zip(self.prompts, replies, strict=True)
         ]
         most = self.llm.config.max_positions
@@ -251,84 +269,90 @@ class _Run:
     def _batches(
         self,
         name: str,
-        cases: Sequence[_Case],
-        alone: Sequence[Tokens],
+        cases: Sequence[Case],
+        alone: Sequence[Written],
         size: int,
         rounding: Rounding,
     ) -> Iterator[Divergence]:
         """Run all cases in batches of one size, plainly and with drafts; what parted."""
         for first in range(0, len(cases), size):
             rows = [(first + row) % len(cases) for row in range(size)]
+            # The longest text first: it should still be written when the last row joins.
+            rows.sort(key=lambda row: -len(alone[row].tokens))
             batch = [cases[row] for row in rows]
             plain = [alone[row] for row in rows]
             where = f"{name}: batches of {size}, prompt {first + 1} of {len(cases)}"
             if size > 1:
                 self.progress(f"{where}, plain")
-                seen = self._together(batch, [0] * size)
+                seen = self._together(batch, [0] * size, "plain")
                 yield from self._compare(batch, plain, seen, [0] * size, rounding)
                 plain = seen
-            for lengths in self._draft_lengths(size):
-                self.progress(f"{where}, {'mixed' if len(set(lengths)) > 1 else lengths[0]} drafts")
-                seen = self._together(batch, lengths)
+            for kind, lengths in self._draft_lengths(size):
+                self.progress(f"{where}, {kind}")
+                seen = self._together(batch, lengths, kind)
                 yield from self._compare(batch, plain, seen, lengths, rounding)
 
-    def _draft_lengths(self, size: int) -> list[list[int]]:
-        """Drafts of each row: as asked for all, and from that many down to none."""
+    def _draft_lengths(self, size: int) -> list[tuple[Kind, Sequence[int | None]]]:
+        """Drafts of each row: as asked for all, from that many down to none, and the policy's."""
         if not self.drafts:
             return []
         mixed = [self.drafts - row % (self.drafts + 1) for row in range(size)]
-        return [[self.drafts] * size, *([mixed] if size > 1 else [])]
+        runs: list[tuple[Kind, Sequence[int | None]]] = [("drafts", [self.drafts] * size)]
+        if size > 1:
+            runs.append(("drafts", mixed))
+        return [*runs, ("auto", [None] * size)]
 
-    def _together(self, batch: Sequence[_Case], lengths: Sequence[int]) -> list[Tokens]:
-        """The texts of a batch. A row that fails has a text that ends early."""
-        each = [
-            case.options(length, self.max_tokens)
-            for case, length in zip(batch, lengths, strict=True)
-        ]
-        replies = self.llm.batch([case.ids for case in batch], each=each)
-        return [reply.token_ids for reply in replies]
+    def _together(
+        self, batch: Sequence[Case], lengths: Sequence[int | None], kind: Kind
+    ) -> list[Written]:
+        """The texts of a batch. A row that fails has a text that ends early. Raises EngineStopped
+        where a step fails: nothing else can be told of its rows."""
+        try:
+            seen, done = run_together(self.llm, batch, lengths, self.max_tokens, kind)
+        except EngineStopped as error:
+            error.args = (f"batches of {len(batch)}, {kind}: {error}",)
+            raise
+        key = (len(batch), kind)
+        before = self.exercises.get(key)
+        self.exercises[key] = done if before is None else before + done
+        return seen
 
     def _compare(
         self,
-        batch: Sequence[_Case],
-        plain: Sequence[Tokens],
-        seen: Sequence[Tokens],
-        lengths: Sequence[int],
+        batch: Sequence[Case],
+        plain: Sequence[Written],
+        seen: Sequence[Written],
+        lengths: Sequence[int | None],
         rounding: Rounding,
     ) -> Iterator[Divergence]:
         """The first divergence of each row that has one."""
-        eps = rounding.eps(max(lengths) + 1, len(batch))
-        for row, case in enumerate(batch):
+        deepest = max(MAX_DRAFT_TOKENS if length is None else length for length in lengths)
+        eps = rounding.eps(deepest + 1, len(batch))
+        for case, one, other, length in zip(batch, plain, seen, lengths, strict=True):
             self.num_cases += 1
-            pairs = zip_longest(plain[row], seen[row])
-            at = next((i for i, (one, other) in enumerate(pairs) if one != other), None)
+            at = one.parts_from(other)
             if at is None:
                 continue
-            one, other = _token(plain[row], at), _token(seen[row], at)
             yield Divergence(
                 prompt=case.prompt,
                 position=at,
-                plain=one,
-                found=other,
-                gap=self._gap(case, plain[row], at, (one, other)),
+                plain=one.token(at),
+                found=other.token(at),
+                plain_finish=one.finish,
+                found_finish=other.finish,
+                error=other.error,
+                gap=self._gap(case, one, other, at),
                 allowed=2 * eps / (1.0 if case.sampling.is_greedy else case.sampling.temperature),
                 temperature=case.sampling.temperature,
                 seed=case.sampling.seed,
                 batch_size=len(batch),
-                num_draft_tokens=lengths[row],
-                against="plain" if any(lengths) else "alone",
+                num_draft_tokens=length,
+                against="plain" if deepest else "alone",
             )
 
-    def _gap(
-        self, case: _Case, text: Tokens, at: int, tokens: tuple[int | None, int | None]
-    ) -> float | None:
-        one, other = tokens
-        if one is None or other is None:
+    def _gap(self, case: Case, one: Written, other: Written, at: int) -> float | None:
+        tokens = one.token(at), other.token(at)
+        if tokens[0] is None or tokens[1] is None:
             return None
-        common = Text((*case.ids, *text[:at]), len(case.ids))
-        return self.judge.gap(common, (one, other), case.sampling)
-
-
-def _token(text: Tokens, at: int) -> int | None:
-    """The token there; None where the text has ended."""
-    return text[at] if at < len(text) else None
+        common = Text((*case.ids, *one.tokens[:at]), len(case.ids))
+        return self.judge.gap(common, (tokens[0], tokens[1]), case.sampling)

@@ -1,4 +1,7 @@
-"""A fault to plant: one row's K/V spoiled where drafts were accepted, as a wrong commit would."""
+"""Faults to plant: one row's K/V spoiled where drafts were accepted, as a wrong commit would; and a
+drafter that says nothing usable."""
+
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -8,6 +11,7 @@ from mtp_mlx.engine import engine as engine_module
 from mtp_mlx.engine import round as round_module
 from mtp_mlx.model.batch import Row
 from mtp_mlx.model.cache import Cache
+from mtp_mlx.model.drafter import Drafter
 
 
 def damage_drafted_rounds(monkeypatch: MonkeyPatch, slot: int) -> None:
@@ -31,3 +35,14 @@ def zero_newest(cache: Cache, slot: int) -> None:
         places = mx.array(ring.places(slot, np.array([row.start])).astype(np.int32))
         zeros = mx.zeros((1, ring.kv_heads, ring.head_dim), ring.dtype)
         ring.write(places, zeros, zeros)
+
+
+def silence_drafters(monkeypatch: MonkeyPatch) -> None:
+    """From now on all that drafters score is NaN."""
+    original = Drafter.step
+
+    def step(self, embedded, hidden, view):
+        logits, state = original(self, embedded, hidden, view)
+        return replace(logits, scores=logits.scores * mx.nan), state
+
+    monkeypatch.setattr(Drafter, "step", step)

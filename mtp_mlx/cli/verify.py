@@ -1,9 +1,11 @@
 """`mtp-mlx verify`: the user's own proof that drafts and neighbours change no text here.
 
-Exit code 3 where texts part and rounding does not explain it.
+Exit code 3 where texts or logits part and rounding does not explain it; 2 where what was asked for
+did not happen, so that nothing is shown.
 """
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,17 +17,19 @@ from mtp_mlx.cli.stats import aligned
 from mtp_mlx.cli.terminal import show_progress
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from mtp_mlx.text.visible import visible
-from mtp_mlx.verdict import LEVELS, Divergence, VerifyReport
+from mtp_mlx.verdict import LEVELS, BlockError, Divergence, Kind, VerifyReport
 
 if TYPE_CHECKING:
     from mtp_mlx.api import LLM
 
 MAX_ROWS = 64
 MAX_TOKENS = 4096
-BATCH_SIZES, TOKENS = [1, 2, 3, 4, 8], 64
+BATCH_SIZES = [1, 2, 3, 4, 8]
 # With --quick: every third prompt, and these where they are not given.
 QUICK_SIZES, QUICK_TOKENS, QUICK_STRIDE = [1, 4], 24, 3
 SHOWN = 5  # divergences printed of each sort
+EXIT_NOT_SHOWN = 2
+REMEDY = "give more --tokens, prompts with longer replies, or smaller batches"
 
 
 class Sizes(click.ParamType):
@@ -74,7 +78,7 @@ class Sizes(click.ParamType):
     "--tokens",
     type=click.IntRange(1, MAX_TOKENS),
     metavar="N",
-    help="New tokens at most of each reply (64).",
+    help="New tokens at most of each reply (64, or as many as the largest batch needs).",
 )
 @option("Texts", "--batch", type=Sizes(), help="Batch sizes (1,2,3,4,8).")
 @option("Texts", "--quick", is_flag=True, help="Fewer and shorter texts, batches of 1 and 4.")
@@ -84,7 +88,8 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
     """Compare the texts of MODEL (tiny when absent) with and without drafts, alone and in batches.
 
     Greedy and sampled. Prints the exactness level that was shown: A, B or C. Exit code 3 where
-    texts part and no rounding error explains it.
+    texts or logits part and no rounding error explains it; 2 where nothing is shown, because no
+    draft was accepted or a batch never had all its rows in one round.
     """
     loading = {name: given.pop(name) for name in ("model", "draft_model")}
     file = given["prompts"]
@@ -109,13 +114,21 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
         finally:
             show_progress("")
         print(json.dumps(_body(llm, report)) if as_json else _describe(llm, report))
-    context.exit(EXIT_DIFFERENT if report.faults else 0)
+    if report.has_fault:
+        context.exit(EXIT_DIFFERENT)
+    if report.missing:
+        click.echo(f"mtp-mlx: {'; '.join(report.missing)}; {REMEDY}", err=True)
+        context.exit(EXIT_NOT_SHOWN)
 
 
-def _extent(given: dict[str, Any]) -> tuple[list[int], int]:
+def _extent(given: dict[str, Any]) -> tuple[list[int], int | None]:
     """Batch sizes and new tokens: as given, else what --quick sets, else the defaults."""
-    sizes, tokens = (QUICK_SIZES, QUICK_TOKENS) if given["quick"] else (BATCH_SIZES, TOKENS)
-    return given["batch"] or sizes, given["tokens"] or tokens
+    from mtp_mlx.together import least_tokens
+
+    sizes = given["batch"] or (QUICK_SIZES if given["quick"] else BATCH_SIZES)
+    if given["tokens"] is not None or not given["quick"]:
+        return sizes, given["tokens"]
+    return sizes, max(QUICK_TOKENS, least_tokens(max(sizes), given["num_draft_tokens"]))
 
 
 def _body(llm: "LLM", report: VerifyReport) -> dict[str, Any]:
@@ -130,42 +143,81 @@ def _body(llm: "LLM", report: VerifyReport) -> dict[str, Any]:
 
 def _describe(llm: "LLM", report: VerifyReport) -> str:
     """What is printed without --json."""
-    drafts = f"{report.num_draft_tokens} drafts a round" if report.has_drafter else "no drafter"
+    drafts = f"{report.num_draft_tokens} drafts a round and auto" if report.has_drafter else "plain"
     sizes = ", ".join(str(size) for size in report.batch_sizes)
     parted = f"{len(report.divergences)} of {report.cases:,}"
-    blocks = sorted({error.block for error in report.errors})
-    widths = (max(e.largest for e in report.errors if e.block == block) for block in blocks)
     rows = [
         ("compared", f"{report.cases:,} texts, {drafts}, batches of {sizes}, greedy and sampled"),
+        *_rounds(report),
         ("texts that part", f"{parted}, {len(report.faults)} of them by no rounding error"),
-        ("logit error", " ".join(f"{b}:{e:.1e}" for b, e in zip(blocks, widths, strict=True))),
+        ("logit error", f"{_errors(report)}; rounding makes {report.bound:.1e} at most"),
         ("near-ties", f"{report.near_ties_per_1000:.1f} of 1,000 positions"),
     ]
     near = [each for each in report.divergences if each.is_near_tie]
     lines = [aligned(rows)]
-    for name, some in (("not a near-tie", report.faults), ("near-tie", near)):
-        lines += [f"{name}: {_sentence(llm, each)}" for each in some[:SHOWN]]
-        if len(some) > SHOWN:
-            lines.append(f"{name}: {len(some) - SHOWN} more; --json lists all")
+    for name, said in (
+        ("not rounding", [_error(each) for each in report.kernel_faults]),
+        ("not a near-tie", [_sentence(llm, each) for each in report.faults]),
+        ("near-tie", [_sentence(llm, each) for each in near]),
+    ):
+        lines += [f"{name}: {each}" for each in said[:SHOWN]]
+        if len(said) > SHOWN:
+            lines.append(f"{name}: {len(said) - SHOWN} more; --json lists all")
     return "\n".join([*lines, _verdict(report)])
+
+
+def _rounds(report: VerifyReport) -> list[tuple[str, str]]:
+    """Drafts accepted of those made, and the most rows of a round by batch size."""
+    accepted: Counter[Kind] = Counter()
+    drafted: Counter[Kind] = Counter()
+    rows: dict[int, int] = {}
+    for each in report.exercises:
+        accepted[each.kind] += each.accepted
+        drafted[each.kind] += each.drafted
+        if each.kind != "auto":
+            rows[each.batch_size] = min(each.most_rows, rows.get(each.batch_size, each.most_rows))
+    made = f"{accepted['drafts']:,} of {drafted['drafts']:,}"
+    auto = f"{accepted['auto']:,} of {drafted['auto']:,}"
+    said = [("drafts accepted", f"{made}; auto {auto}")] if report.has_drafter else []
+    return [*said, ("rows in a round", " ".join(f"{size}:{most}" for size, most in rows.items()))]
+
+
+def _errors(report: VerifyReport) -> str:
+    """The largest error of blocks of each width."""
+    blocks = sorted({error.block for error in report.errors})
+    widths = (max(e.largest for e in report.errors if e.block == block) for block in blocks)
+    return " ".join(f"{b}:{e:.1e}" for b, e in zip(blocks, widths, strict=True))
+
+
+def _error(each: BlockError) -> str:
+    """An error of the kernels in words."""
+    rows = "1 row" if each.rows == 1 else f"{each.rows} rows"
+    return (
+        f"blocks of {each.block}, {rows}: logits up to {each.largest:.1e} from those of one token "
+        f"at a time, {each.usual:.1e} as a rule; another best at {each.disagreements} of "
+        f"{each.positions} positions, {each.far_disagreements} of them by far"
+    )
 
 
 def _sentence(llm: "LLM", each: Divergence) -> str:
     """One divergence in words."""
-    one, other = _piece(llm, each.plain), _piece(llm, each.found)
+    one = _piece(llm, each.plain, each.plain_finish)
+    other = _piece(llm, each.found, each.error or each.found_finish)
     how = "greedy" if each.temperature == 0 else f"T {each.temperature:g} seed {each.seed}"
     base = "the prompt alone" if each.against == "alone" else "plain decoding"
     gap = "" if each.gap is None else f"; gap {each.gap:.2e}, rounding {each.allowed:.2e}"
+    drafts = "auto" if each.num_draft_tokens is None else each.num_draft_tokens
     return visible(
         f"prompt {each.prompt}, token {each.position}, {how}, batch {each.batch_size}, "
-        f"{each.num_draft_tokens} drafts: {other} where {base} has {one}{gap}"
+        f"{drafts} drafts: {other} where {base} has {one}{gap}"
     )
 
 
-def _piece(llm: "LLM", token: int | None) -> str:
-    """A token as the vocabulary spells it; its id where the embedding table's padding has none."""
+def _piece(llm: "LLM", token: int | None, end: str) -> str:
+    """A token as the vocabulary spells it; its id where the embedding table's padding has none; the
+    reason of the end where there is no token."""
     if token is None:
-        return "the end"
+        return f"the end ({end})"
     if token >= llm.tokenizer.vocab_size:
         return f"id {token}"
     piece = llm.tokenizer.id_to_piece(token).replace("▁", " ")
@@ -174,7 +226,11 @@ def _piece(llm: "LLM", token: int | None) -> str:
 
 def _verdict(report: VerifyReport) -> str:
     """The last line."""
-    if report.level is None:
+    if report.faults:
         return "no level: texts part and rounding does not explain it; this is a bug, report it"
+    if report.kernel_faults:
+        return "no level: logits part by more than rounding; this is a bug, report it"
+    if report.level is None:
+        return f"no level: {'; '.join(report.missing)}"
     scope = "" if report.has_drafter else " (batching only: no drafter is loaded)"
     return f"level {report.level}: {LEVELS[report.level]}{scope}"
