@@ -18,9 +18,10 @@ BANK_INCOME = 0.01
 # Both accounts open with this many plain steps of the first round's batch.
 OPENING_CREDIT = 0.15
 OPENING_BANK = 0.1
-# A long good phase shall not pay for a long bad one: most plain steps that either account holds.
+# A long good phase shall not pay for a long bad one: most plain steps that the credit holds. What the
+# bank cannot hold goes to the credit: what is not spent on finding out may be risked.
 MOST_CREDIT = 20.0
-MOST_BANK = 2.0
+MOST_BANK = 0.6
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,5 @@ class Ledger:
         account = self.opened(plain_s)
         credit = account.credit_s + worth_s + spent_s - (1 - CREDIT_INCOME) * seconds
         bank = account.bank_s + BANK_INCOME * seconds - spent_s
-        return Ledger(
-            min(credit, MOST_CREDIT * plain_s), min(bank, MOST_BANK * plain_s), account.rounds + 1
-        )
+        spare = max(bank - MOST_BANK * plain_s, 0.0)
+        return Ledger(min(credit + spare, MOST_CREDIT * plain_s), bank - spare, account.rounds + 1)

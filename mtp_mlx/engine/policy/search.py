@@ -14,7 +14,7 @@ LEAST_SURVIVAL = 0.02
 # Drafts of a row beside a prefill: its time is long, and deep drafts would only delay it.
 PREFILL_DEPTH = 3
 # Standard deviations of bad luck that the credit must bear, but for so many plain steps.
-LUCK, LUCK_ROOM = 1.0, 0.1
+LUCK, LUCK_ROOM = 0.5, 0.1
 UNLIMITED = float("inf")
 
 
