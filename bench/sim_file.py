@@ -76,6 +76,8 @@ def _curve(values: Any, where: str) -> tuple[tuple[float, float], ...]:
         raise BadRegime(f"{where}: the cost at N = 1 is {points[0][1]}, not 1.0")
     if any(left[0] >= right[0] for left, right in pairwise(points)):
         raise BadRegime(f"{where}: N does not rise")
+    if len(points) > 1 and points[-1][1] < points[-2][1]:
+        raise BadRegime(f"{where}: the cost falls at the end, and would fall below 0 beyond it")
     return tuple(points)
 
 

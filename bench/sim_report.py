@@ -115,11 +115,12 @@ def lines(results: list[Result]) -> list[str]:
 def table(results: list[Result]) -> list[str]:
     """One line a case."""
     head = (
-        f"{'case':<40} {'plain':>7} {'fixed':>7} {'k':>2} {'ours':>7} {'/plain':>7} {'/fixed':>7}"
+        f"{'case':<40} {'plain':>7} {'fixed':>7} {'k':>2} {'ours':>7} {'/plain':>7} {'/fixed':>7} "
+        f"{'clock':>7}"
     )
     return [head] + [
         f"{r.name:<40} {r.plain:>7.3f} {r.best_fixed:>7.3f} {r.best_fixed_depth:>2} {r.ours:>7.3f} "
-        f"{r.over_plain:>7.3f} {r.over_best_fixed:>7.3f}"
+        f"{r.over_plain:>7.3f} {r.over_best_fixed:>7.3f} {r.by_the_clock:>7.3f}"
         for r in results
     ]
 

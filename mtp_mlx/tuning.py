@@ -100,6 +100,7 @@ def tune(
 
     def work(runtime: Runtime) -> TuneReport:
         mlx = _on_mlx(runtime)
+        key = mlx.calibration_key()
         measured = mlx.measure_costs(max_seconds, REPEATS, progress)
         positions = mlx.compare_positions(texts, progress)
         spread = measured.calibration.spread
@@ -111,7 +112,6 @@ def tune(
                 stored = mlx.keep_calibration(measured.calibration)
             except OSError as error:
                 refused = f"the file cannot be written: {error}"
-        key = mlx.calibration_key()
         return TuneReport(num_slots, key, measured, positions, stored, refused)
 
     return llm._worker.call(lambda runtime, _: work(runtime))

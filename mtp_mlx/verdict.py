@@ -154,10 +154,20 @@ class Exercise:
         rows = "1 row" if self.batch_size == 1 else f"{self.batch_size} rows"
         if self.kind == "drafts" and not self.accepted:
             return f"no draft was accepted with {rows} ({self.drafted} made)"
-        if self.kind != "auto" and self.most_rows < self.batch_size:
-            what = "round with drafts" if self.kind == "drafts" else "plain round"
-            return f"no {what} had {rows} (at most {self.most_rows})"
+        if self.kind != "auto" and self.most_rows < min(self.batch_size, 2):
+            return f"no {self._round} had two of {rows}"
         return None
+
+    @property
+    def falls_short(self) -> str | None:
+        """How far the rows that shared a round were from the whole batch; None where all did."""
+        if self.kind == "auto" or self.lacks or self.most_rows == self.batch_size:
+            return None
+        return f"of {self.batch_size} rows at most {self.most_rows} shared a {self._round}"
+
+    @property
+    def _round(self) -> str:
+        return "round with drafts" if self.kind == "drafts" else "plain round"
 
 
 @dataclass(frozen=True)
@@ -205,6 +215,12 @@ class VerifyReport:
         return tuple(each.lacks for each in self.exercises if each.lacks is not None)
 
     @property
+    def partial(self) -> tuple[str, ...]:
+        """Batches of which some rows never met, for their texts were too short: shown for as many
+        rows as did."""
+        return tuple(e.falls_short for e in self.exercises if e.falls_short is not None)
+
+    @property
     def covers(self) -> tuple[str, ...]:
         """What the level speaks of: "drafts", "batches" or both."""
         drafts = ("drafts",) if self.has_drafter else ()
@@ -248,6 +264,7 @@ class VerifyReport:
             "level": self.level,
             "covers": self.covers,
             "missing": self.missing,
+            "partial": self.partial,
             "eps": _finite(self.eps),
         }
         return head | asdict(self) | {"errors": errors, "divergences": divergences}

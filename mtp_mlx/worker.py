@@ -138,9 +138,10 @@ class Worker:
         Raises RuntimeError on the thread itself.
         """
         self._check_thread()
-        self._finalizer()
-        if self.is_here:
-            self._thread.join(JOIN_S)  # another call may have begun to close it
+        if self._finalizer.alive:
+            self._finalizer()
+        elif self.is_here:
+            self._thread.join(JOIN_S)  # another call is closing it
 
     @property
     def is_here(self) -> bool:
@@ -279,7 +280,7 @@ class _Serving:
                 try:
                     answer.set_result(function(self._runtime, self._engine))
                 except BaseException as error:
-                    answer.set_exception(error)
+                    answer.set_exception(without_frames(error))
 
     def _submit(self, job: Job) -> None:
         try:
@@ -336,6 +337,7 @@ class _Serving:
         self._failures.append(now)
         if len(self._failures) == MAX_FAILURES and now - self._failures[0] < FAILURE_WINDOW_S:
             raise EngineStopped(f"{MAX_FAILURES} times in {FAILURE_WINDOW_S:.0f} s: {shown(error)}")
+        del self._engine  # its K/V is free before the next one's is made
         self._engine = self._runtime.new_engine()
 
     def _fail_all(self, reason: EngineStopped) -> None:

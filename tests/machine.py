@@ -64,6 +64,7 @@ class FakeBench:
         return self.now
 
     def forward_s(self, num_tokens: int) -> float:
+        assert num_tokens <= self.max_tokens, "no such round"
         return self._take(("verify", num_tokens), self.forward_ms(num_tokens) + self.host_ms)
 
     def plain_s(self) -> float:

@@ -134,6 +134,9 @@ def error(block: int, rows: int, largest: float, far: int = 0) -> BlockError:
     return BlockError(block, rows, 100, largest, largest / 2, far, far)
 
 
+ROUNDS = ("plain round", "round with drafts")
+
+
 def report(model: FakeModel, sizes=(1, 2), drafts: int = 3):
     return verify(model, [[5, 6], [7]], batch_sizes=sizes, num_draft_tokens=drafts)
 
@@ -166,19 +169,21 @@ def test_without_accepted_drafts_there_is_no_level():
 
 
 def test_without_shared_rounds_there_is_no_level():
-    seen = report(FakeModel(most_rows=2), sizes=(2, 4))
+    seen = report(FakeModel(most_rows=1), sizes=(2, 4))
     assert (seen.identical, seen.level) == (True, None)
-    assert seen.missing == (
-        "no plain round had 4 rows (at most 2)",
-        "no round with drafts had 4 rows (at most 2)",
+    assert seen.missing == tuple(
+        f"no {what} had two of {size} rows" for size in (2, 4) for what in ROUNDS
     )
 
 
-def test_too_few_tokens_are_refused_with_the_least():
-    with pytest.raises(RequestError, match=r"is 30, too few for 8 rows with 3 drafts .* least 31"):
-        verify(FakeModel(), [[5]], max_tokens=30)
-    many = verify(FakeModel(), [[5]], batch_sizes=[8], num_draft_tokens=7)
-    assert many.max_tokens == 64
+def test_a_batch_that_met_in_part_is_shown_for_as_many_rows():
+    seen = report(FakeModel(most_rows=2), sizes=(2, 4))
+    assert (seen.identical, seen.level, seen.missing) == (True, "C", ())
+    assert seen.partial == tuple(f"of 4 rows at most 2 shared a {what}" for what in ROUNDS)
+
+
+def test_enough_tokens_for_all_rows_to_meet_are_the_default():
+    assert verify(FakeModel(), [[5]]).max_tokens == 64
     assert [least_tokens(1, 3), least_tokens(8, 7), least_tokens(4, 0)] == [3, 59, 6]
 
 

@@ -159,6 +159,7 @@ def _describe(llm: "LLM", report: VerifyReport) -> str:
         ("not rounding", [_error(each) for each in report.kernel_faults]),
         ("not a near-tie", [_sentence(llm, each) for each in report.faults]),
         ("near-tie", [_sentence(llm, each) for each in near]),
+        ("in part", [f"{each}; more --tokens bring them together" for each in report.partial]),
     ):
         lines += [f"{name}: {each}" for each in said[:SHOWN]]
         if len(said) > SHOWN:

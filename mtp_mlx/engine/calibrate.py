@@ -26,6 +26,7 @@ MOST_TOKENS = max(COUNTS)  # wider forwards are never timed
 # Always timed, besides the widest: a plain step, a drafting chat, and a point between it and the
 # end, or the curve of a slow machine would be one straight line.
 NEEDED = (1, 4, 16)
+MOST_CHECKED = 8  # tokens of a forward that a load times again: wider ones take too long
 NUM_CHECKED = 3  # the first so many of COUNTS tell whether a stored calibration still holds
 MIN_REPEATS = 3  # a median of fewer hides no stall
 # A wide forward that takes longer than this and than the whole budget is timed once: on a CPU that
@@ -119,7 +120,8 @@ def measure(
 def drift(bench: Bench, known: Calibration) -> Drift:
     """Time three forwards and the draft steps of one row again."""
     held = dict(known.verify)
-    counts = [count for count in COUNTS if count in held][:NUM_CHECKED]
+    widest = min(bench.max_tokens, MOST_CHECKED)
+    counts = [count for count in COUNTS if count in held and count <= widest][:NUM_CHECKED]
     forwards = [_forward(bench, count) for count in counts]
     shallow, deep = (_drafting(bench, 1, depth) for depth in DRAFT_DEPTHS)
     trials = [*forwards, shallow, deep]
@@ -161,7 +163,8 @@ def spread_of(samples: Sequence[Sequence[float]]) -> float:
 def _run(
     bench: Bench, budget_s: float, repeats: int, progress: Progress
 ) -> tuple[dict[Label, Trial], int]:
-    """All trials by label, and how often the least repeated of them was run."""
+    """All trials by label, and how often the least repeated of them was run; those that are too
+    slow to be repeated do not count."""
     clock, started = bench.clock, bench.clock()
     needed, optional = _trials(bench)
     trials, pass_s = [], 0.0
@@ -183,7 +186,8 @@ def _run(
             if not trial.is_over:
                 trial.again()
         done += 1
-    return {trial.label: trial for trial in trials}, min(len(trial.taken) for trial in trials)
+    least = min(len(trial.taken) for trial in trials if not trial.is_over)
+    return {trial.label: trial for trial in trials}, least
 
 
 def _once(trial: Trial, clock: Clock, slow_s: float) -> float:

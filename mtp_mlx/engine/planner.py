@@ -43,7 +43,7 @@ class Decision:
     @property
     def is_free(self) -> bool:
         """Some row might have drafted: there was something to decide."""
-        return self.allocation is None or any(c.survival for c in self.allocation.candidates)
+        return self.allocation is None or self.allocation.is_free
 
     @property
     def reason(self) -> str | None:

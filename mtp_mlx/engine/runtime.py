@@ -29,6 +29,24 @@ from mtp_mlx.verdict import Rounding, Text
 RAM_SHARE, GPU_SHARE = 0.75, 0.9
 
 
+# What a container of this process may use, where it is one: versions 2 and 1 of Linux' cgroups.
+CONTAINER_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def machine_memory() -> int:
+    """Bytes of main memory, or of the container that this process runs in, where it has less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CONTAINER_LIMITS:
+        try:
+            limits.append(int(path.read_text()))
+        except (OSError, ValueError):  # no such container, or "max"
+            continue
+    return min(limits)
+
+
 def available_memory() -> int:
     """Bytes that may be taken here: a share of a CUDA GPU's own memory, else of the machine's, and
     on Metal at most its recommended working set; less what this process's models take already."""
@@ -36,7 +54,7 @@ def available_memory() -> int:
     if "total_memory" in info:  # CUDA
         share = GPU_SHARE * int(info["total_memory"])
     else:
-        share = RAM_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        share = RAM_SHARE * machine_memory()
     most = int(info.get("max_recommended_working_set_size", share))
     return min(int(share), most) - mx.get_active_memory()
 

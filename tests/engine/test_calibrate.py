@@ -221,11 +221,12 @@ def test_what_a_burst_begins_with_is_no_drift():
     assert drift(Slow(), known).round == pytest.approx(1.0)
 
 
-def test_drift_takes_the_points_there_are():
-    known = Calibration(((1, 11 * MS), (13, 23 * MS)), 1.5 * MS, 0.25 * MS, 2 * MS, 0.0)
-    bench = FakeBench()
+def test_drift_takes_the_narrow_points_there_are():
+    points = ((1, 11 * MS), (4, 14 * MS), (13, 23 * MS), (64, 74 * MS))
+    known = Calibration(points, 1.5 * MS, 0.25 * MS, 2 * MS, 0.0)
+    bench = FakeBench(num_slots=1)
     seen = drift(bench, known)
     assert (seen.forward, seen.round) == (pytest.approx(1.0), pytest.approx(1.0))
-    assert {call[1] for call in bench.calls if call[0] == "verify"} == {1, 13}
+    assert {call[1] for call in bench.calls if call[0] == "verify"} == {1, 4}
     alone = Calibration(((1, 11 * MS),), 1.5 * MS, 0.25 * MS, 2 * MS, 0.0)
     assert drift(FakeBench(), alone).round == pytest.approx(1.0)

@@ -18,8 +18,8 @@ BANK_INCOME = 0.01
 # Both accounts open with this many plain steps of the first round's batch.
 OPENING_CREDIT = 0.15
 OPENING_BANK = 0.1
-# A long good phase shall not pay for a long bad one: most plain steps that the credit holds. What the
-# bank cannot hold goes to the credit: what is not spent on finding out may be risked.
+# A long good phase shall not pay for a long bad one: most plain steps that the credit holds. What
+# the bank cannot hold goes to the credit: what is not spent on finding out may be risked.
 MOST_CREDIT = 20.0
 MOST_BANK = 0.6
 

@@ -8,6 +8,7 @@ Both are made only where what they may find could change the plan, and both are 
 
 from dataclasses import replace
 
+from mtp_mlx.engine.policy.ledger import MOST_BANK
 from mtp_mlx.engine.policy.search import (
     UNLIMITED,
     Candidate,
@@ -55,7 +56,9 @@ def shadows(
         hoped = hopeful(candidates)
         found = best(hoped, prices, UNLIMITED)
         drafts = tuple(map(max, plan.lengths, found.lengths))
-        if num_shadows < SHALLOW_SHADOWS and extra_s(drafts, plan, prices) > bank_s:
+        is_early = num_shadows < SHALLOW_SHADOWS
+        most_s = MOST_BANK * prices.forward[0]  # dearer ones the bank could never pay
+        if extra_s(drafts, plan, prices) > (bank_s if is_early else most_s):
             depth = _affordable_depth(drafts, plan, prices, bank_s)
             found = best(_no_deeper(hoped, depth), prices, UNLIMITED)
             drafts = tuple(map(max, plan.lengths, found.lengths))

@@ -97,7 +97,8 @@ def observe(
     if allocation.is_own:
         given = allocation.commanded
         extra = sum(o.accepted for o in outcomes if o.row not in given)
-        worth_s = (1 + extra / plain.tokens) * (plain.seconds - allocation.prices.doubt[0])
+        doubt_s = allocation.prices.doubt_s(max(plain.lengths), sum(plain.lengths))
+        worth_s = (1 + extra / plain.tokens) * (plain.seconds - doubt_s)
     ledger = state.ledger
     if allocation.is_free:
         ledger = ledger.entered(plain.seconds, worth_s, seconds, allocation.spent_s)
