@@ -337,7 +337,6 @@ class _Serving:
         self._failures.append(now)
         if len(self._failures) == MAX_FAILURES and now - self._failures[0] < FAILURE_WINDOW_S:
             raise EngineStopped(f"{MAX_FAILURES} times in {FAILURE_WINDOW_S:.0f} s: {shown(error)}")
-        del self._engine  # its K/V is free before the next one's is made
         self._engine = self._runtime.new_engine()
 
     def _fail_all(self, reason: EngineStopped) -> None:

@@ -4,6 +4,7 @@ import gc
 import random
 import weakref
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import mlx.core as mx
@@ -23,6 +24,16 @@ from tests.planners import Moody
 TARGET = "31b"  # six layers, the cheapest
 PER_LAYER = "e2b"  # its per-layer embedding may hold NaN that the tied head does not see
 DRAFTS = range(MAX_DRAFT_TOKENS + 1)
+
+
+def decoded_alone(asked: Request, chunk: int) -> Outcome:
+    """The plain outcome, computed once for each request."""
+    return _decoded_alone(replace(asked, num_draft_tokens=0), chunk)
+
+
+@cache
+def _decoded_alone(asked: Request, chunk: int) -> Outcome:
+    return plain(golden_pair(TARGET).target, asked, chunk)
 
 
 def prompt(length: int, seed: int) -> tuple[int, ...]:
@@ -161,7 +172,7 @@ def ragged_requests(count: int, num_drafts: int | None) -> list[Request]:
 def test_slots_are_reused_without_residue_while_the_batch_grows_and_shrinks(num_drafts, chunk):
     target = golden_pair(TARGET).target
     requests = ragged_requests(16, num_drafts)
-    alone = [plain(target, asked, chunk) for asked in requests]
+    alone = [decoded_alone(asked, chunk) for asked in requests]
     texts = dict(enumerate([outcome.ids for outcome in alone], start=1))
     oracle = Oracle(texts, agreeing(0.7, 1), target.config.vocab_size)
     engine = Engine(target, oracle, max_num_seqs=4, chunk=chunk)
@@ -188,7 +199,7 @@ def test_a_cancelled_row_ends_at_once_and_its_slot_serves_the_next(num_drafts, s
     # Two slots: request 1 runs, 2 is in prefill for four steps and then runs, 3 and 4 wait.
     requests = [varied(seed, 12, num_drafts, length) for seed, length in ((1, 3), (2, 30), (3, 9))]
     requests.append(varied(4, 12, num_drafts, 17))
-    alone = [plain(target, asked, chunk) for asked in requests]
+    alone = [decoded_alone(asked, chunk) for asked in requests]
     texts = [outcome.ids for outcome in alone]
     for doomed in (1, 2, 3):
         engine, _ = oracle_engine(target, texts, agreeing(0.6, 2), 2, chunk)

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -54,11 +55,18 @@ def test_no_decision_changes_a_text(name):
     assert sorted(planner.left) == list(range(1, len(chosen) + 1))
 
 
+@cache
+def scripted_texts(count):
+    """Requests and their plain texts."""
+    pair = golden_pair("12b")
+    chosen = requests(pair.vocab_size, count)
+    return chosen, [plain(pair.target, request).ids for request in chosen]
+
+
 def oracle_run(planner, script, count=4, slots=4):
     """An engine with a scripted drafter and this planner; the texts by request id."""
     pair = golden_pair("12b")
-    chosen = requests(pair.vocab_size, count)
-    texts = [plain(pair.target, request).ids for request in chosen]
+    chosen, texts = scripted_texts(count)
     engine, oracle = oracle_engine(pair.target, texts, script, slots, PREFILL_CHUNK)
     engine.planner = planner
     assert finish(engine, chosen) == texts
