@@ -91,7 +91,8 @@ def observe(
     if timing.is_clean:
         beside_s = seconds - allocation.prices.forward[sum(allocation.lengths)]
         costs = costs.observe(allocation.num_tokens, num_rows, beside_s, timing.seconds)
-        if allocation.is_own or allocation.has_shadows:
+        # Not a plain round with shadows: what ran ahead of it, or not, blurs its time.
+        if allocation.is_own:
             seconds = min(max(timing.seconds, seconds / MOST_SURPRISE), seconds * MOST_SURPRISE)
     worth_s = plain.seconds
     if allocation.is_own:

@@ -207,6 +207,16 @@ def test_a_round_that_takes_twice_as_long_as_predicted_is_charged_so():
     assert credits[0] - credits[2] == pytest.approx(1.0 * kept * allocation.seconds)
 
 
+def test_the_time_of_a_plain_round_with_shadows_is_not_held_against_the_credit():
+    state = start(calibration(1.0, 1.5, 1.9, 2.2))
+    while not (allocation := policy.allocate(state, rows(1), limits())).has_shadows:
+        state = played(state, allocation, (0,))
+    long = policy.Timing(3 * allocation.seconds)  # the pipeline behind it broke
+    assert (
+        policy.observe(state, allocation, (), long).ledger == played(state, allocation, (0,)).ledger
+    )
+
+
 def test_what_is_known_of_the_other_rows_is_theirs_alone():
     dice, state = random.Random(4), start(FLAT)
     rates = (0.99, 0.9, 0.8, 0.7, 0.5, 0.3, 0.1, 0.05)
