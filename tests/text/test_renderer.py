@@ -212,8 +212,9 @@ def refuse(kind, limits):
     if kind != resource.RLIMIT_CORE:
         raise ValueError("current limit exceeds maximum limit")
 resource.setrlimit = refuse
-from mtp_mlx.text.render_worker import main
-main()
+from mtp_mlx.text import render_worker
+render_worker.ALARM_S = 60  # of the memory this is, not of a busy machine's time
+render_worker.main()
 """
     hoard = (
         "{% set kept = namespace(all=[]) %}{% for i in range(300) %}"
