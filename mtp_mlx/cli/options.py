@@ -47,7 +47,7 @@ class DraftTokens(click.ParamType):
 
     name = "auto|N"
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """As it is typed; click would write it in capitals."""
         return self.name
 

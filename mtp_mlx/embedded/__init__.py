@@ -33,8 +33,9 @@ def embedded_folder(name: str) -> Path:
 def name_of(folder: Path) -> str:
     """What a user calls the checkpoint in `folder`: an embedded one's name, else its path."""
     spelled = str(folder)
-    if folder.resolve().parent == HERE and folder.name in FOLDERS:
-        return folder.name
+    real = folder.resolve()
+    if real.parent == HERE.resolve() and real.name in FOLDERS:
+        return real.name
     return f"./{spelled}" if spelled in FOLDERS else spelled
 
 
