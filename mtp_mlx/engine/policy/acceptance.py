@@ -17,6 +17,7 @@ position before it, so that an unseen depth looks like its neighbour and not lik
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from mtp_mlx.engine.policy.inputs import RowId
 
@@ -116,22 +117,30 @@ class Counts:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """All memories, and the estimates made of them. `departed`: of the rows that have left."""
+    """All memories, and the estimates made of them.
+
+    `departed`: of the rows that have left; `pool`: of these and all others.
+    """
 
     k_max: int
     departed: Counts
-    unseen: Estimate
+    pool: Counts
     rows: Mapping[RowId, Memory]
     estimates: Mapping[RowId, Estimate]
 
     @classmethod
     def start(cls, k_max: int) -> "Acceptance":
         nobody = Counts.of((), k_max)
-        return cls(k_max, nobody, _estimate(nobody, Memory.empty(k_max), UNKNOWN), {}, {})
+        return cls(k_max, nobody, nobody, {}, {})
+
+    @cached_property
+    def unseen(self) -> Estimate:
+        """Of a row of which nothing is known."""
+        return _estimate(self.pool, Memory.empty(self.k_max), UNKNOWN)
 
     def of(self, row: RowId) -> Estimate:
         """The row's estimate; of a row not seen yet, the pool's."""
-        return self.estimates.get(row, self.unseen)
+        return self.estimates[row] if row in self.estimates else self.unseen
 
     def observe(self, outcomes: tuple[Seen, ...]) -> "Acceptance":
         """Take in what was seen of some rows, and estimate all rows anew."""
@@ -159,7 +168,7 @@ class Acceptance:
         return replace(
             self,
             departed=departed,
-            unseen=_estimate(pool, Memory.empty(self.k_max), UNKNOWN),
+            pool=pool,
             rows=rows,
             estimates={row: _estimate(pool, memory, weight) for row, memory in rows.items()},
         )

@@ -101,22 +101,20 @@ def least(candidates: tuple[Candidate, ...], prices: Prices) -> Plan:
 
 
 def is_covered(
-    candidates: tuple[Candidate, ...], plan: Plan, prices: Prices, credit_s: float
+    candidates: tuple[Candidate, ...], base: Plan, plan: Plan, prices: Prices, credit_s: float
 ) -> bool:
-    """Whether the credit covers what a plan may lose against the least plan's rate.
+    """Whether the credit covers what a plan may lose against the rate of `base`, the least plan.
 
     Survivals and time may be unkind; and on top of that, luck, by LUCK standard deviations, may not
     take more than the credit and LUCK_ROOM steps: few rounds make no average.
     """
-    base = least(candidates, prices)
-    step_s = base.seconds / base.tokens
-    lengths = list(zip(base.lengths, plan.lengths, strict=True))
     doubt_s = prices.doubt_s(max(plan.lengths), sum(plan.lengths))
     extra_s = plan.seconds + doubt_s - base.seconds
-    if extra_s <= 0:
+    if extra_s <= 0 or extra_s <= credit_s:
         return True
-    rows = [c.cautious[b:k] for c, (b, k) in zip(candidates, lengths, strict=True)]
-    tokens = sum(map(sum, rows))
+    lengths = zip(base.lengths, plan.lengths, strict=True)
+    rows = [c.cautious[b:k] for c, (b, k) in zip(candidates, lengths, strict=True) if k > b]
+    step_s, tokens = base.seconds / base.tokens, sum(map(sum, rows))
     if extra_s - step_s * tokens > credit_s:
         return False
     room_s = credit_s + LUCK_ROOM * base.seconds
@@ -138,14 +136,25 @@ def best(candidates: tuple[Candidate, ...], prices: Prices, credit_s: float) -> 
     `prices` bounds the drafts of all rows.
     """
     base = least(candidates, prices)
+    found = _fastest(candidates, base, prices, UNLIMITED)
+    if is_covered(candidates, base, found, prices, credit_s):
+        return found
+    return _fastest(candidates, base, prices, credit_s)
+
+
+def _fastest(
+    candidates: tuple[Candidate, ...], base: Plan, prices: Prices, credit_s: float
+) -> Plan:
+    """The search itself. With a credit every plan that leads is asked whether that covers it, which
+    takes long; so `best` searches without first."""
     items = _items(candidates)
     base_depth, base_drafts = max(base.lengths), sum(base.lengths)
     times = [
         forward + count * prices.token_s + prices.host_s
         for count, forward in enumerate(prices.forward[base_drafts:])
     ]
-    room = len(times) - 1
-    top, found = base.rate, base
+    room, is_free = len(times) - 1, credit_s == UNLIMITED
+    top, found = base.rate, None
     for depth in range(1, max((j for _, j, _ in items), default=0) + 1):
         depth_s = max(depth, base_depth) * prices.depth_s + base_drafts * prices.token_s
         chosen = [item for item in items if item[1] <= depth]
@@ -154,10 +163,15 @@ def best(candidates: tuple[Candidate, ...], prices: Prices, credit_s: float) -> 
             tokens -= gain
             seconds = times[count] + depth_s
             if tokens > top * seconds:
-                plan = Plan(_lengths(base.lengths, chosen[:count]), tokens, seconds)
-                if is_covered(candidates, plan, prices, credit_s):
-                    top, found = tokens / seconds, plan
-    return found
+                lead = chosen, count, tokens, seconds
+                if is_free or is_covered(candidates, base, _plan(base, *lead), prices, credit_s):
+                    top, found = tokens / seconds, lead
+    return base if found is None else _plan(base, *found)
+
+
+def _plan(base: Plan, chosen: list["Item"], count: int, tokens: float, seconds: float) -> Plan:
+    """The base with the first `count` of the chosen drafts."""
+    return Plan(_lengths(base.lengths, chosen[:count]), tokens, seconds)
 
 
 def beside_prefill(

@@ -60,7 +60,7 @@ def allocate(state: State, rows: tuple[RowInput, ...], limits: Limits) -> Alloca
     plain = search.least(candidates, prices)
     account = state.ledger.opened(plain.seconds)
     ids = tuple(row.id for row in rows)
-    chosen = _settled(state, ids, candidates, prices, account)
+    chosen = _settled(state, ids, candidates, plain, prices, account)
     if chosen.rate <= MARGIN * plain.rate:
         chosen = plain
     allocation = Allocation(ids, chosen.lengths, chosen, plain, candidates, prices)
@@ -141,6 +141,7 @@ def _settled(
     state: State,
     ids: tuple[RowId, ...],
     candidates: tuple[Candidate, ...],
+    base: Plan,
     prices: Prices,
     account: Ledger,
 ) -> Plan:
@@ -155,7 +156,7 @@ def _settled(
     if sum(lengths) >= len(prices.forward):
         return found
     kept = search.priced(candidates, lengths, prices)
-    is_covered = search.is_covered(candidates, kept, prices, account.credit_s)
+    is_covered = search.is_covered(candidates, base, kept, prices, account.credit_s)
     return kept if is_covered and kept.rate >= KEEP * found.rate else found
 
 
@@ -179,5 +180,5 @@ def _explored(state: State, allocation: Allocation, account: Ledger, in_the_air:
 def _is_affordable(trial: tuple[Plan, float], allocation: Allocation, account: Ledger) -> bool:
     plan, trial_s = trial
     return trial_s <= account.bank_s and search.is_covered(
-        allocation.candidates, plan, allocation.prices, account.credit_s
+        allocation.candidates, allocation.plain, plan, allocation.prices, account.credit_s
     )
