@@ -140,7 +140,7 @@ class Acceptance:
 
     def of(self, row: RowId) -> Estimate:
         """The row's estimate; of a row not seen yet, the pool's."""
-        return self.estimates[row] if row in self.estimates else self.unseen
+        return self.estimates.get(row) or self.unseen
 
     def observe(self, outcomes: tuple[Seen, ...]) -> "Acceptance":
         """Take in what was seen of some rows, and estimate all rows anew."""
