@@ -15,6 +15,7 @@ from mtp_mlx.chat.pieces import PLAIN, Line, Piece, Span, Styles, lines_of
 BULLET, QUOTE, RULE, BAR = "• ", "│ ", "─" * 24, " │ "
 # What marks up, and what stands for it; all else must be kept.
 MARKS = frozenset("*_`~#>|\\-+:•│─┼")
+FRAMES = ("list_item_open", "list_item_close", "blockquote_open", "blockquote_close")
 TAB = " " * 4
 
 Measure = Callable[[str], int]
@@ -82,20 +83,14 @@ class _Blocks:
         token = self._tokens[index]
         if token.nesting >= 0 and token.map is not None and token.type != "inline":
             self._space(token.map[0])
+        if token.type in FRAMES:
+            self._frame(token)
+            return index + 1
         match token.type:
             case "heading_open":
                 self._styles = frozenset({"heading"})
             case "heading_close":
                 self._styles = PLAIN
-            case "list_item_open":
-                first = f"{token.info}{token.markup} " if token.info else BULLET
-                self._containers.append(Container(first, " " * len(first)))
-            case "blockquote_open":
-                self._containers.append(Container(QUOTE, QUOTE))
-            case "list_item_close" | "blockquote_close":
-                if not self._containers[-1].is_begun:
-                    self._emit([])
-                self._containers.pop()
             case "inline":
                 for spans in lines_of(list(self._inline(token))):
                     self._emit(spans)
@@ -106,6 +101,19 @@ class _Blocks:
             case "table_open":
                 return self._table(index)
         return index + 1
+
+    def _frame(self, token: Token) -> None:
+        """A list item or quote begins or ends."""
+        match token.type:
+            case "list_item_open":
+                first = f"{token.info}{token.markup} " if token.info else BULLET
+                self._containers.append(Container(first, " " * len(first)))
+            case "blockquote_open":
+                self._containers.append(Container(QUOTE, QUOTE))
+            case _:
+                if not self._containers[-1].is_begun:
+                    self._emit([])
+                self._containers.pop()
 
     def _space(self, row: int) -> None:
         """A blank line where the source has one before this row, between two lines."""
@@ -135,7 +143,9 @@ class _Blocks:
         assert token.map is not None
         content, row = token.content, token.map[0]
         texts = content.split("\n")
-        places = [self._place(row + n, text, begin if n == 0 else 0) for n, text in enumerate(texts)]
+        places = [
+            self._place(row + n, text, begin if n == 0 else 0) for n, text in enumerate(texts)
+        ]
 
         def place(at: int) -> int | None:
             number = content.count("\n", 0, at)
@@ -187,9 +197,7 @@ class _Blocks:
     def _row(self, row: Sequence[Sequence[Span]], widths: Sequence[int]) -> list[Span]:
         return list(self._spaced(row, widths))
 
-    def _spaced(
-        self, row: Sequence[Sequence[Span]], widths: Sequence[int]
-    ) -> Iterator[Span]:
+    def _spaced(self, row: Sequence[Sequence[Span]], widths: Sequence[int]) -> Iterator[Span]:
         bar = Span(BAR, frozenset({"frame"}), None)
         for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
             if number:

@@ -19,6 +19,7 @@ UNEXPECTED = ("lheading", "text_join")
 # A backslash before these goes; elsewhere it is a formula's: \( \[ \{ \\
 ESCAPABLE = "*_`~#>|-+.!"
 OPENING: dict[str, Style] = {"em_open": "italic", "strong_open": "bold", "s_open": "strike"}
+CODE: Styles = frozenset({"code"})
 BREAKS = ("softbreak", "hardbreak")
 # Beside these a mark of emphasis is an operator.
 BEFORE, AFTER = re.compile(r"[A-Za-z0-9)\]]"), re.compile(r"[A-Za-z0-9(\[]")
@@ -58,8 +59,8 @@ def inline_spans(
             text = token.content if is_mark else token.markup
             yield Span(text, styles, place(at + is_mark))
         else:
-            is_code = token.type == "code_inline"
-            yield Span(token.content, styles | {"code"} if is_code else styles, place(at))
+            look = styles | CODE if token.type == "code_inline" else styles
+            yield Span(token.content, look, place(at))
 
 
 def _starts(content: str, tokens: Sequence[Token]) -> list[int]:
