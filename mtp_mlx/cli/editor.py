@@ -54,7 +54,7 @@ class Editor:
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
-            prompt_continuation=MORE,
+            prompt_continuation=_continued,
             history=kept,
             completer=Names(choices),
             complete_while_typing=False,
@@ -78,6 +78,11 @@ class Editor:
                 continue
             self._warned = False
             return text
+
+
+def _continued(width: int, line: int, num_wraps: int) -> str:
+    """What precedes a further line of a message; blanks where a long one is wrapped."""
+    return " " * len(MORE) if num_wraps else MORE
 
 
 def _keys() -> KeyBindings:

@@ -32,9 +32,11 @@ class Answer:
         return None if costs is None or not self.reply.spec.drafted else costs.plain_tokens_per_s
 
 
-def stats_line(answer: Answer) -> str:
-    """The one line below a reply."""
+def stats_line(answer: Answer, width: int) -> str:
+    """The line below a reply; broken between figures where the terminal is narrower."""
     reply, spec = answer.reply, answer.reply.spec
+    if reply.finish_reason == "cancelled" and not reply.usage.completion_tokens:
+        return "stopped before the first token; /retry sends the message again"
     parts = [f"{reply.usage.completion_tokens} tok"]
     if reply.timings.tokens_per_s:
         plain = answer.plain_tokens_per_s
@@ -46,7 +48,19 @@ def stats_line(answer: Answer) -> str:
     elif spec.rounds:
         parts.append("no drafts")
     parts += [f"TTFT {reply.timings.first_token_s:.2f} s", memory(answer.peak_memory_bytes)]
-    return " · ".join([*parts, *_end(answer)])
+    return _packed([*parts, *_end(answer)], width)
+
+
+def _packed(parts: Sequence[str], width: int) -> str:
+    """Parts on one line, or on as many as they need."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]} · {part}"
+        if len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def memory(size: int) -> str:
@@ -76,10 +90,11 @@ def explain(answer: Answer) -> list[tuple[str, str]]:
             ("drafts by round", runs(answer.depths)),
             ("by position", by_position(spec)),
         ]
-    if spec.parked is not None:
+    choice = answer.engine.decision
+    if spec.parked is not None and not (choice or "").startswith(spec.parked):
         rows.append(("drafting ended", spec.parked))
-    if answer.engine.decision is not None:
-        rows.append(("last choice", answer.engine.decision))
+    if choice is not None:
+        rows.append(("last choice", choice))
     return [*rows, *_costs(costs)]
 
 

@@ -154,7 +154,7 @@ class Chat:
             except MtpError:
                 self._restore(before)
                 raise
-            self.note(stats_line(self.last))
+            self.note(stats_line(self.last, self.screen.size[0]))
             if self.talk.unanswered is not None:
                 self._restore(before)
             self.keep()

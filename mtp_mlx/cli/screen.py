@@ -76,7 +76,7 @@ class Screen:
         width = self.size[0]
         text = Text(style=DIM if is_dim else "", end="")
         for piece in line.pieces:
-            look = Style.combine([LOOKS[name] for name in sorted(piece.styles)])
+            look = Style.combine([Style(), *(LOOKS[name] for name in sorted(piece.styles))])
             text.append(piece.text, look + DRAFT if piece.is_draft and with_drafts else look)
         room = max(width - cell_len(line.hang), LEAST_CELLS)
         parts = text.wrap(self._console, room, overflow="fold") if line.pieces else [text]
