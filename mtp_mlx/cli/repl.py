@@ -117,16 +117,17 @@ class Chat:
 
         editor = self._editor(lambda command: choices(self, command))
         while (text := editor.ask()) is not None:
-            try:
-                match parse(text):
-                    case Command("bye", _):
-                        return
-                    case Command(name, rest):
-                        obey(self, name, rest)
-                    case Message(said):
-                        self.reply(self.talk.asked(said))
-            except (MtpError, OSError) as error:
-                self.complain(error)
+            with unheard():
+                try:
+                    match parse(text):
+                        case Command("bye", _):
+                            return
+                        case Command(name, rest):
+                            obey(self, name, rest)
+                        case Message(said):
+                            self.reply(self.talk.asked(said))
+                except (MtpError, OSError) as error:
+                    self.complain(error)
 
     def complain(self, error: MtpError | OSError) -> None:
         """One line. Raises EngineStopped where nothing will ever reply again."""
@@ -144,20 +145,17 @@ class Chat:
         before = self.talk
         self.talk = talk
         self.keep()
-        with unheard():
-            try:
-                with reply_view(self.screen, self.settings) as view:
-                    wanted = self.talk, self.settings
-                    self.talk, self.last, error = write_reply(
-                        self.llm, *wanted, view, self.interrupts
-                    )
-            except MtpError:
-                self._restore(before)
-                raise
-            self.note(stats_line(self.last, self.screen.size[0]))
-            if self.talk.unanswered is not None:
-                self._restore(before)
-            self.keep()
+        try:
+            with reply_view(self.screen, self.settings) as view:
+                wanted = self.talk, self.settings
+                self.talk, self.last, error = write_reply(self.llm, *wanted, view, self.interrupts)
+        except MtpError:
+            self._restore(before)
+            raise
+        self.note(stats_line(self.last, self.screen.size[0]))
+        if self.talk.unanswered is not None:
+            self._restore(before)
+        self.keep()
         if error is not None:
             raise error
 
@@ -168,7 +166,7 @@ class Chat:
 
     def keep(self) -> None:
         """Write the chat to its file, a new one if it has none; say once where that fails."""
-        if self.chats is None or self.talk.is_empty:
+        if self.chats is None or (self.talk.is_empty and self.place is None):
             return
         place = self.chats.fresh() if self.place is None else self.place
         try:

@@ -8,6 +8,7 @@ from mtp_mlx.chat.commands import help_lines
 from mtp_mlx.chat.saved import Saved
 from mtp_mlx.chat.settings import VIEW, Settings, draft_tokens, on_off
 from mtp_mlx.cli.figures import Answer, explain
+from mtp_mlx.cli.keys import heard
 from mtp_mlx.cli.repl import Chat, loaded
 from mtp_mlx.cli.stats import describe
 from mtp_mlx.embedded import NAMES, name_of
@@ -93,7 +94,7 @@ def _model(chat: Chat, rest: str) -> None:
         return
     loading = chat.loading | {"model": rest, "draft_model": "auto"}
     open_pair(find_pair(rest, "auto"))
-    with chat.interrupts.leaving():
+    with chat.interrupts.leaving(), heard():
         chat.llm.close()
         try:
             chat.llm = loaded(loading)

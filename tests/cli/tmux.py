@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 90.0
+LIMIT_S = 60.0
 POLL_S = 0.05
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 ENDED = "left with"
