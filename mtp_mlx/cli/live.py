@@ -40,21 +40,26 @@ class PlainView:
 
     def __init__(self, *, shows_thinking: bool) -> None:
         self._shows_thinking = shows_thinking
+        self._kind: Kind = "content"
         self._last = "\n"
 
     def wait(self, what: str) -> None:
         """Such a terminal cannot take it back."""
 
     def add(self, text: str, is_draft: bool, kind: Kind) -> None:
-        if text and (self._shows_thinking or kind == "content"):
-            print(visible(text), end="")
-            self._last = text[-1]
+        if not text or not (self._shows_thinking or kind == "content"):
+            return
+        if kind != self._kind:
+            self.end()  # thoughts and reply are apart
+        print(visible(text), end="")
+        self._kind, self._last = kind, text[-1]
 
     def draw(self) -> None:
         print(end="", flush=True)
 
     def end(self) -> None:
         print(end="" if self._last == "\n" else "\n", flush=True)
+        self._last = "\n"
 
 
 class StyledView:

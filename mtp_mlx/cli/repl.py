@@ -19,10 +19,11 @@ from mtp_mlx.cli.screen import Screen
 from mtp_mlx.cli.terminal import show_progress
 from mtp_mlx.cli.turns import write_reply
 from mtp_mlx.embedded import name_of
-from mtp_mlx.errors import EngineStopped, MtpError
+from mtp_mlx.errors import ContextLengthExceeded, EngineStopped, MtpError
 from mtp_mlx.text.template import NoChatTemplate
 
 HISTORY = "history"
+CONTEXT_HINT = ", or /undo, or begin anew with /clear; the chat so far is kept"
 EXIT_WORDS = "the chat is kept; mtp-mlx chat --continue goes on with it"
 
 
@@ -131,7 +132,8 @@ class Chat:
 
     def complain(self, error: MtpError | OSError) -> None:
         """One line. Raises EngineStopped where nothing will ever reply again."""
-        self.note(f"mtp-mlx: {' '.join(str(error).split())}")
+        hint = CONTEXT_HINT if isinstance(error, ContextLengthExceeded) else ""
+        self.note(f"mtp-mlx: {' '.join(str(error).split())}{hint}")
         if isinstance(error, EngineStopped):
             try:
                 self.llm.stats()

@@ -92,8 +92,9 @@ def _model(chat: Chat, rest: str) -> None:
     if not rest:
         chat.introduce()
         return
-    loading = chat.loading | {"model": rest, "draft_model": "auto"}
-    open_pair(find_pair(rest, "auto"))
+    drafter = "none" if chat.loading["draft_model"] == "none" else "auto"
+    loading = chat.loading | {"model": rest, "draft_model": drafter}
+    open_pair(find_pair(rest, drafter))
     with chat.interrupts.leaving(), heard():
         chat.llm.close()
         try:

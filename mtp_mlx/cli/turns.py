@@ -63,8 +63,8 @@ def _shown(stream: "Stream", view: "ReplyView") -> tuple[tuple[int, ...], MtpErr
 
 
 def _is_round(chunk: Chunk) -> bool:
-    """No round: the prompt's own token, and what a stream ends with."""
-    return bool(chunk.drafts) or any(token.origin != "prefill" for token in chunk.tokens)
+    """No round: the prompt's own token, what a stream ends with, and the rest of a round."""
+    return bool(chunk.drafts) or any(token.origin == "plain" for token in chunk.tokens)
 
 
 def _parts(chunk: Chunk) -> list[tuple[str, bool]]:

@@ -1,6 +1,6 @@
 """Turns of a chat: asking, answering, undoing."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtp_mlx.chat.conversation import Conversation, Turn
@@ -25,6 +25,7 @@ def after(steps: list[str]) -> Conversation:
     return talk
 
 
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(STEPS)
 def test_roles_take_turns_and_the_system_prompt_comes_once(steps):
     talk = after(steps)
@@ -33,6 +34,7 @@ def test_roles_take_turns_and_the_system_prompt_comes_once(steps):
     assert roles == ["system", *turns, *(["user"] if talk.unanswered is not None else [])]
 
 
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(STEPS)
 def test_undo_takes_back_what_was_asked_last(steps):
     talk = after(steps)
@@ -40,6 +42,7 @@ def test_undo_takes_back_what_was_asked_last(steps):
     assert talk.asked("more").answered(Turn("more", "yes")).undone().turns == talk.turns
 
 
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(STEPS)
 def test_a_reopened_message_is_the_one_that_was_answered(steps):
     talk = after(steps)

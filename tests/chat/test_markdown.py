@@ -45,19 +45,19 @@ def kept(text: str) -> str:
     return "".join(each for each in text if each not in MARKS and not each.isspace())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=300, deadline=None)
 @given(TEXTS, st.lists(st.integers(1, 7), min_size=1, max_size=5))
 def test_any_split_gives_the_same_lines(text, sizes):
     assert split(text, sizes) == whole(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=300, deadline=None)
 @given(TEXTS)
 def test_nothing_but_marks_is_lost(text):
     assert kept(shown(text)) == kept(text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(derandomize=True, max_examples=150, deadline=None)
 @given(st.lists(st.tuples(PARTS, st.booleans()), max_size=20))
 def test_a_character_keeps_its_origin(parts):
     # Drafts are in capitals, all else is not: marks and code change no letter.
@@ -75,7 +75,8 @@ def test_a_character_keeps_its_origin(parts):
     "text",
     [
         *("a[i] * b[0]", "a[i]*b[0]*c", "x = y[/bold] + [bold]z[/]", "[i]: not a reference"),
-        *("__init__", "2*x*y", "<b>bold</b> &amp; &lt;", "[text](http://x.y)", "\\( x \\) \\[ y \\]"),
+        *("__init__", "2*x*y", "<b>bold</b> &amp; &lt;", "[text](http://x.y)"),
+        *("\\( x \\) \\[ y \\]", "\\{ a \\} \\\\"),
         *("![image](x.png)", "snake_case_name and *", "<https://x.y>", "**open", "> ", "~~", "{a}"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ import os
 import stat
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtp_mlx.chat.conversation import Conversation, Turn
@@ -36,6 +36,7 @@ def chats(tmp_path) -> Chats:
     return Chats(tmp_path / "data" / "chats")
 
 
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(TALKS)
 def test_what_was_kept_is_read_again(tmp_path_factory, talk):
     chats = Chats(tmp_path_factory.mktemp("chats"))

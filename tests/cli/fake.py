@@ -27,7 +27,6 @@ from mtp_mlx.reply import (
     Usage,
 )
 
-
 COSTS = RoundCosts((0.02, 0.03), 0.001, 0.002, 0.0005)
 
 
