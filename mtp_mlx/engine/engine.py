@@ -252,7 +252,9 @@ class Engine:
 
     def _note_decision(self, air: Airborne) -> None:
         """For the statistics: of the engine, and of each row that was free to draft."""
-        self._costs = air.decision.costs
+        costs = air.decision.costs
+        if costs is not None and (self._costs is None or len(costs.forward_s) > 1):
+            self._costs = costs  # of a round that might have drafted, if there was one
         if not air.decision.is_free:
             return
         self._decision = air.decision

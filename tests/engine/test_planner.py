@@ -216,8 +216,9 @@ def test_the_statistics_hold_what_the_last_decision_cost():
     assert engine.stats().costs is None
     finish(engine, requests(pair.vocab_size, 1))
     costs = engine.stats().costs
-    decision = engine._decision
+    decision = engine._decision  # the last that was free: the round after it had no room
     assert costs is not None and decision is not None and decision.allocation is not None
     assert costs == decision.costs
+    assert len(costs.forward_s) > 1
     assert costs.plain_tokens_per_s == pytest.approx(decision.allocation.plain.rate)
     assert Decision((3,), (3,)).costs is None
