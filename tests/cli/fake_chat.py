@@ -2,7 +2,7 @@
 
 The first argument is JSON, a list of replies, each a list of rounds, each a list of [text, origin];
 the rest is the command line's. "fail" in place of a round is a fault of the run, "gone" one that
-ends the engine.
+ends the engine, "full" a chat that is too long.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import mtp_mlx.api
 from mtp_mlx.cli.main import main
-from mtp_mlx.errors import EngineStopped
+from mtp_mlx.errors import ContextLengthExceeded, EngineStopped
 from mtp_mlx.reply import Chunk, EngineStats
 from tests.cli.fake import FakeLLM, FakeStream
 
@@ -49,7 +49,10 @@ class TalkingLLM(FakeLLM):
         self.is_gone = False
 
     def stream(self, prompt: object, **options: object) -> Stream:
-        return Stream(self, self.replies.pop(0))
+        rounds = self.replies.pop(0)
+        if "full" in rounds:
+            raise ContextLengthExceeded("the prompt has 5,000 tokens, the context is 4,096")
+        return Stream(self, rounds)
 
     def check_options(self, **options: object) -> None:
         """All are fine."""

@@ -39,7 +39,8 @@ def talked(terminal: Terminal, message: str) -> str:
 
 
 def is_answered(text: str, message: str) -> bool:
-    return "TTFT" in after(text, message) and text.rstrip().endswith("›")
+    below = after(text, message) if message in text else ""
+    return "TTFT" in below and text.rstrip().endswith("›")
 
 
 def saved(terminal: Terminal, name: str = "*") -> list[dict]:
@@ -139,12 +140,12 @@ def test_an_interrupt_while_the_model_loads_leaves_with_130(folder):
 
 def test_an_interrupt_stops_the_reply_and_keeps_the_chat(terminal):
     terminal.chat("--num-draft-tokens", "0")
-    terminal.paste("word " * 1300)
+    terminal.paste("word " * 1100)
     terminal.keys("Enter")
-    terminal.wait("reading 1,3")
+    terminal.wait("reading 1,1")
     terminal.keys("C-c")
     terminal.wait("stopped before the first token", at_prompt=True)
-    assert saved(terminal)[1] == {"user": "word " * 1300}
+    assert saved(terminal)[1] == {"user": "word " * 1100}
 
     terminal.type(STORY)
     terminal.wait("Once upon")
@@ -212,10 +213,15 @@ def test_hostile_text_of_a_model_is_shown_and_not_obeyed(terminal):
 
 def test_an_error_does_not_end_the_chat_and_a_dead_engine_does(terminal):
     said = [[["Half a ", "prefill"]], "fail"]
-    fake(terminal, [said, [[["Fine.", "prefill"]]], ["gone"]])
+    fake(terminal, [said, [[["Fine.", "prefill"]]], ["fail"], ["full"], ["gone"]])
     terminal.type("one")
     terminal.wait("mtp-mlx: the target gave NaN", at_prompt=True)
     assert "Fine." in talked(terminal, "two")
+    terminal.type("/retry")  # which fails: the reply there was stays
+    terminal.wait_for(lambda text: text.count("mtp-mlx: the target gave NaN") == 2)
+    terminal.type("long")
+    full = terminal.wait("the context is 4,096, or /undo", at_prompt=True)
+    assert "the chat so far is kept" in full
     terminal.type("three")
     assert terminal.code() == 70
     assert "mtp-mlx chat --continue goes on with it" in terminal.text
