@@ -32,7 +32,7 @@ def test_the_view_is_switched():
 
 def test_an_unknown_name_says_the_nearest_and_all():
     with pytest.raises(RequestError, match="perhaps temperature") as caught:
-        Settings().with_text("temperatur", "1")
+        Settings().with_text("temperatures", "1")
     assert all(name in str(caught.value) for name in (*Keywords.__annotations__, *VIEW))
 
 

@@ -120,6 +120,7 @@ def test_several_lines_are_one_message(terminal):
     assert len(saved(terminal)) == 6
 
 
+FAKED = "import runpy; runpy.run_module('tests.cli.fake_chat', run_name='__main__')"
 START = "from mtp_mlx.cli.main import main; import sys; main(sys.argv[1:])"
 
 
@@ -138,15 +139,21 @@ def test_an_interrupt_while_the_model_loads_leaves_with_130(folder):
         terminal.close()
 
 
-def test_an_interrupt_stops_the_reply_and_keeps_the_chat(terminal):
-    terminal.chat("--num-draft-tokens", "0")
+@pytest.mark.slow
+def test_an_interrupt_while_the_prompt_is_read_stops_the_reply(terminal):
+    terminal.chat()
     terminal.paste("word " * 1100)
     terminal.keys("Enter")
     terminal.wait("reading 1,1")
     terminal.keys("C-c")
     terminal.wait("stopped before the first token", at_prompt=True)
     assert saved(terminal)[1] == {"user": "word " * 1100}
+    assert "The end." in talked(terminal, STORY)
+    assert [turn["user"] for turn in saved(terminal)[1:]] == [STORY]
 
+
+def test_an_interrupt_stops_the_reply_and_keeps_the_chat(terminal):
+    terminal.chat("--num-draft-tokens", "0")
     terminal.type(STORY)
     terminal.wait("Once upon")
     terminal.keys("C-c")
@@ -237,5 +244,23 @@ def test_without_colours_the_text_is_plain(folder):
         assert "**bold**" in below
         assert "\x1b[36m" not in terminal.styled
         assert "\x1b[4m" not in terminal.styled
+    finally:
+        terminal.close()
+
+
+def test_where_nothing_can_be_kept_one_line_says_so(folder):
+    closed = folder / "closed"
+    closed.write_text("a file where a folder should be")
+    terminal = Terminal(folder)
+    said = [[["Fine.", "prefill"]]]
+    try:
+        code = f"import os; os.environ['XDG_DATA_HOME'] = {str(closed)!r}; {FAKED}"
+        terminal.run("-c", code, json.dumps([said, said]), "chat")
+        terminal.wait("typed messages are not kept", at_prompt=True)
+        talked(terminal, "one")
+        assert "Fine." in talked(terminal, "two")
+        assert terminal.text.count("the chat is not kept") == 1
+        terminal.keys("Up")
+        terminal.wait("› two")
     finally:
         terminal.close()
