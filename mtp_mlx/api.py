@@ -146,6 +146,10 @@ class LLM:
         """What the engine holds at this moment, between two of its steps."""
         return self._worker.call(lambda _, engine: engine.stats())
 
+    def check_options(self, **options: Unpack[Keywords]) -> None:
+        """Raises as `chat` would for these options, and generates nothing."""
+        self._job(self._render([{"role": "user", "content": "hello"}]), options)
+
     def generate(self, prompt: str | Sequence[int], **options: Unpack[Keywords]) -> Reply:
         """The reply to a raw prompt: a string gets one BOS, token ids are taken as they are.
 

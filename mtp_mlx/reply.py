@@ -98,10 +98,28 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class RoundCosts:
+    """Seconds that rounds of the last round's rows take on this machine, as its decision had them:
+    `forward_s[n]` a forward with n drafts; drafting takes `depth_s` for each position of the
+    deepest row, `token_s` for each draft, and `host_s` once."""
+
+    forward_s: tuple[float, ...]
+    depth_s: float
+    token_s: float
+    host_s: float
+
+    @property
+    def plain_tokens_per_s(self) -> float:
+        """What each of the rows would get without drafts."""
+        return 1 / self.forward_s[0]
+
+
+@dataclass(frozen=True)
 class EngineStats:
     """An engine at one moment: rows by state, K/V bytes set aside (`kv_budget_bytes` None: no
     limit), the last decision on drafts; and since it began: rounds, those without drafts, tokens
-    verified (N), rows of rounds, drafts proposed and accepted, tokens of rounds.
+    verified (N), rows of rounds, drafts proposed and accepted, tokens of rounds. `costs`: None
+    where nothing is measured.
 
     With experts, None without: `experts_per_layer`, distinct ones that a forward read in a layer,
     mean. `expert_overlap_rows`: of the choices of rows beyond the first, each row by its pending
@@ -128,6 +146,7 @@ class EngineStats:
     experts_per_layer: float | None
     expert_overlap_rows: float | None
     expert_overlap_drafts: float | None
+    costs: RoundCosts | None
 
     @property
     def is_idle(self) -> bool:

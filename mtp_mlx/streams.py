@@ -63,6 +63,11 @@ class Stream(_Streamed):
         """End the request and wait until its row is free; chunks that are ready stay readable."""
         self._worker.cancel(self._job)
 
+    def abandon(self) -> None:
+        """End the request without waiting; its last chunks are still to come. A signal handler may
+        call it."""
+        self._worker.abandon(self._job)
+
     def __enter__(self) -> "Stream":
         return self
 

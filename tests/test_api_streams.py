@@ -164,3 +164,31 @@ def test_a_call_waits_for_a_slot_that_a_stream_holds():
     assert reply.token_ids == expected[1].token_ids
     list(stream)
     assert stream.reply.token_ids == expected[0].token_ids
+
+
+def test_an_abandoned_stream_ends_without_being_waited_for():
+    llm = loaded()
+    stream = llm.stream(prompt_ids(), **SAMPLED, max_tokens=400, stop="never said")
+    first = next(stream)
+    stream.abandon()
+    stream.abandon()
+    chunks = [first, *stream]
+    assert chunks[-1].finish_reason == stream.reply.finish_reason == "cancelled"
+    assert "".join(chunk.text for chunk in chunks) == stream.reply.text
+    assert llm.stats().is_idle
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"stop": 3}, "stop"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_options_are_checked_without_a_reply(options, words):
+    rounds = loaded().stats().rounds
+    loaded().check_options(**SAMPLED)
+    with pytest.raises(mtp_mlx.RequestError, match=words):
+        loaded().check_options(**options)
+    assert loaded().stats().rounds == rounds

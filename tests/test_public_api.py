@@ -53,8 +53,8 @@ def test_all_is_sorted_and_every_name_resolves():
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'chat'"):
-        _ = mtp_mlx.chat
+    with pytest.raises(AttributeError, match="no attribute 'talk'"):
+        _ = mtp_mlx.talk
 
 
 def test_every_error_says_how_to_answer_it_and_is_public():

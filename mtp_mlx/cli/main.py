@@ -24,6 +24,7 @@ from mtp_mlx.text.visible import visible
 
 # command -> (module, one line for --help)
 COMMANDS = {
+    "chat": ("mtp_mlx.cli.chat", "Talk with a model."),
     "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
     "demo": ("mtp_mlx.cli.demo", "Show the built-in pairs and their drafters at work."),
     "generate": ("mtp_mlx.cli.generate", "Write a reply to a prompt."),

@@ -40,7 +40,7 @@ from mtp_mlx.model.choose import Choice, choose
 from mtp_mlx.model.drafter import Drafts
 from mtp_mlx.model.head import Logits
 from mtp_mlx.model.target import Target
-from mtp_mlx.reply import EngineStats
+from mtp_mlx.reply import EngineStats, RoundCosts
 from mtp_mlx.request import (
     MAX_DRAFT_TOKENS,
     Event,
@@ -94,6 +94,7 @@ class Engine:
         self.planner: Planner = FixedPlanner() if planner is None else planner
         self._air: Airborne | None = None
         self._decision: Decision | None = None
+        self._costs: RoundCosts | None = None
         self._clock = RoundClock()
         self._shadows = Shadows()
         self._left: list[int] = []
@@ -149,6 +150,7 @@ class Engine:
             kv_reserved_bytes=self.memory.reserved,
             kv_budget_bytes=self.memory.budget,
             decision=None if self._decision is None else str(self._decision),
+            costs=self._costs,
             **self.counters.to_stats(),
         )
 
@@ -250,6 +252,9 @@ class Engine:
 
     def _note_decision(self, air: Airborne) -> None:
         """For the statistics: of the engine, and of each row that was free to draft."""
+        costs = air.decision.costs
+        if costs is not None and (self._costs is None or len(costs.forward_s) > 1):
+            self._costs = costs  # of a round that might have drafted, if there was one
         if not air.decision.is_free:
             return
         self._decision = air.decision

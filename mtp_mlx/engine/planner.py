@@ -19,6 +19,7 @@ from mtp_mlx.engine.policy import (
     State,
     Timing,
 )
+from mtp_mlx.reply import RoundCosts
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 
 # Queries times heads of a group that one fused attention call takes (MLX 0.32, Metal).
@@ -49,6 +50,14 @@ class Decision:
     def reason(self) -> str | None:
         """Why no row drafts, where the policy decided so."""
         return None if self.allocation is None else self.allocation.reason
+
+    @property
+    def costs(self) -> RoundCosts | None:
+        """What the policy takes such rounds to cost."""
+        if self.allocation is None:
+            return None
+        known = self.allocation.prices
+        return RoundCosts(known.forward, known.depth_s, known.token_s, known.host_s)
 
     def __str__(self) -> str:
         if self.allocation is None:

@@ -79,6 +79,7 @@ class NumpyEngine:
             kv_reserved_bytes=0,
             kv_budget_bytes=None,
             decision=None,
+            costs=None,
             **self._counts,
             experts_per_layer=None,
             expert_overlap_rows=None,

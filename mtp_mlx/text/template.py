@@ -42,8 +42,8 @@ class NoChatTemplate(RequestError):
 
     def __init__(self) -> None:
         super().__init__(
-            "this model has no chat template; send a plain prompt instead of messages "
-            "(--ignore-chat-template)",
+            "this model has no chat template; give it a plain prompt instead of messages "
+            "(mtp-mlx generate --ignore-chat-template)",
             param="messages",
         )
 

@@ -16,7 +16,18 @@ import mtp_mlx.api
 from mtp_mlx.backends import Pair
 from mtp_mlx.cli.main import main
 from mtp_mlx.errors import NumericalError
-from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
+from mtp_mlx.reply import (
+    Chunk,
+    EngineStats,
+    Reply,
+    RoundCosts,
+    SpecStats,
+    Timings,
+    Token,
+    Usage,
+)
+
+COSTS = RoundCosts((0.02, 0.03), 0.001, 0.002, 0.0005)
 
 
 class FakeStream:
@@ -67,7 +78,7 @@ class FakeLLM:
     def stats(self) -> EngineStats:
         counts = dict.fromkeys((field.name for field in fields(EngineStats)), 0)
         shares = {"experts_per_layer": 5.25, "expert_overlap_drafts": 0.375}
-        texts = {"decision": "drafts 3,2", "expert_overlap_rows": None}
+        texts = {"decision": "drafts 3,2", "expert_overlap_rows": None, "costs": COSTS}
         return EngineStats(**(counts | shares | texts))  # ty: ignore[invalid-argument-type]
 
     def __enter__(self) -> "FakeLLM":

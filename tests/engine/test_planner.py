@@ -207,3 +207,18 @@ def test_fused_attention_bounds_the_depth_on_a_gpu(heads, kv_heads, expected):
     config = replace(config, layers=layers)
     assert most_drafts(config, on_gpu=True) == expected
     assert most_drafts(config, on_gpu=False) == MAX_DRAFT_TOKENS
+
+
+def test_the_statistics_hold_what_the_last_decision_cost():
+    pair = embedded_pair("tiny")
+    planner = PolicyPlanner(FLAT, 1, MAX_DRAFT_TOKENS)
+    engine = Engine(pair.target, pair.drafter, max_num_seqs=1, planner=planner)
+    assert engine.stats().costs is None
+    finish(engine, requests(pair.vocab_size, 1))
+    costs = engine.stats().costs
+    decision = engine._decision  # the last that was free: the round after it had no room
+    assert costs is not None and decision is not None and decision.allocation is not None
+    assert costs == decision.costs
+    assert len(costs.forward_s) > 1
+    assert costs.plain_tokens_per_s == pytest.approx(decision.allocation.plain.rate)
+    assert Decision((3,), (3,)).costs is None

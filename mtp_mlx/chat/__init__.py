@@ -1,0 +1,1 @@
+"""What a chat is made of, without a terminal: turns, files, commands, settings, Markdown."""

@@ -1,0 +1,147 @@
+"""`mtp-mlx chat`: talk with a model on a terminal; one message and its reply through a pipe."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from mtp_mlx.cli.options import (
+    Grouped,
+    loading_of,
+    merge_draft_tokens,
+    model_names,
+    model_options,
+    option,
+    sampling_options,
+)
+from mtp_mlx.cli.prompt import read_piped
+from mtp_mlx.cli.terminal import is_terminal
+
+if TYPE_CHECKING:
+    from mtp_mlx.chat.saved import Chats, Place, Saved
+
+NO_MESSAGE = (
+    "chat needs a terminal, or a message through a pipe; for one reply there is mtp-mlx generate"
+)
+
+
+def _targets(
+    context: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return model_names(context, click.Argument(["model"]), incomplete)
+
+
+@click.command(cls=Grouped)
+@click.argument("name", required=False, metavar="[MODEL]", shell_complete=_targets)
+@option("Chat", "-s", "--system-prompt", metavar="TEXT", help="What comes before the chat.")
+@option("Chat", "--continue", "is_continued", is_flag=True, help="Go on with the last chat.")
+@option("Chat", "--session", metavar="NAME", help="Go on with the chat NAME, or begin it.")
+@option("Chat", "--hide-thinking", is_flag=True, help="Do not show the model's thoughts.")
+@option("Chat", "--no-color-drafts", is_flag=True, help="Do not tint accepted drafts.")
+@model_options
+@sampling_options
+@option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object; needs a pipe.")
+@click.pass_context
+def command(context: click.Context, name: str | None, as_json: bool, **given: Any) -> None:
+    """Talk with MODEL. Type /help in a chat for what can be done there.
+
+    Chats are kept in the user's data folder. Text that is piped in is one message: its reply is
+    printed, and only kept with --session or --continue.
+    """
+    from mtp_mlx.chat.settings import Settings
+
+    chats, saved, place = _opened(given.pop("is_continued"), given.pop("session"))
+    system = given.pop("system_prompt")
+    if system is not None:
+        saved = saved.with_system(system)
+    loading = _loading(context, name, given, saved)
+    merge_draft_tokens(given)
+    view = {
+        "color_drafts": not given.pop("no_color_drafts"),
+        "hide_thinking": given.pop("hide_thinking"),
+    }
+    options = {key: value for key, value in given.items() if value not in (None, ())}
+    settings = Settings(options, **view)
+    if _is_interactive() and not as_json:
+        from mtp_mlx.cli.repl import talk
+
+        talk(loading, settings, chats, saved, place)
+    else:
+        from mtp_mlx.cli.piped import reply_once
+
+        message = read_piped()
+        if not message.strip():
+            raise click.UsageError(NO_MESSAGE)
+        reply_once(message, loading, settings, (chats, saved, place), as_json=as_json)
+
+
+def _is_interactive() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and is_terminal()
+
+
+def _opened(is_continued: bool, session: str | None) -> "tuple[Chats | None, Saved, Place | None]":
+    """The folder of chats (None where the user has none), a chat, and where it is kept."""
+    from mtp_mlx.chat.saved import Chats, Place, Saved
+
+    if is_continued and session is not None:
+        raise click.UsageError("give --continue or --session, and not both")
+    try:
+        chats = Chats(data_folder() / "chats")
+    except OSError:
+        if is_continued or session is not None:
+            raise
+        return None, Saved(), None
+    if is_continued:
+        names = chats.names()
+        if not names:
+            raise click.UsageError("there is no chat to go on with yet; begin one: mtp-mlx chat")
+        return chats, *chats.read(names[0])
+    if session is None:
+        return chats, Saved(), None
+    if chats.has(session):
+        return chats, *chats.read(session)
+    return chats, Saved(), Place(session)
+
+
+def data_folder() -> Path:
+    """Where chats and typed messages are kept. Raises OSError for a user without a home folder."""
+    from platformdirs import user_data_path
+
+    fault = "no folder for chats: the user has no home folder; set HOME or XDG_DATA_HOME"
+    try:
+        folder = user_data_path("mtp-mlx", appauthor=False)
+    except RuntimeError as error:
+        raise OSError(fault) from error
+    if not folder.is_absolute():  # "~", as older versions of platformdirs leave it
+        raise OSError(fault)
+    return folder
+
+
+def _loading(
+    context: click.Context, name: str | None, given: dict[str, Any], saved: "Saved"
+) -> dict[str, Any]:
+    """The keywords of load(). What is not given is the chat's own, else what is proposed."""
+
+    def is_given(param: str) -> bool:
+        return context.get_parameter_source(param) is ParameterSource.COMMANDLINE
+
+    if name is not None and is_given("model") and name != given["model"]:
+        raise click.UsageError(f"{name} and --model {given['model']} contradict; give one")
+    has_model, has_drafter = is_given("model"), is_given("draft_model") or is_given("no_draft")
+    loading = loading_of(given)
+    if name is not None:
+        return loading | {"model": name}
+    if has_model:
+        return loading
+    if saved.model is None:
+        return loading | {"model": proposed_model()}
+    drafter = loading["draft_model"] if has_drafter else saved.draft_model or "auto"
+    return loading | {"model": saved.model, "draft_model": drafter}
+
+
+def proposed_model() -> str:
+    """The model of a chat that names none: the built-in one."""
+    return "tiny"
