@@ -32,7 +32,9 @@ BROAD_EXCEPTS = {
     "reference/runtime.py",
     "worker.py",
 }
-HEAVY = ("mlx", "numpy", "tokenizers", "jinja2", "mlx_lm", "transformers", "torch")
+HEAVY = (
+    "mlx", "numpy", "tokenizers", "jinja2", "mlx_lm", "transformers", "torch", "huggingface_hub",
+)  # fmt: skip
 FOREIGN = ("mlx_lm", "transformers", "torch", "safetensors")
 HELP_S = 0.15
 # Spelled in parts, so that this file passes its own test.
@@ -63,7 +65,10 @@ def test_importing_the_package_imports_nothing_heavy():
     assert imported_by("import mtp_mlx", HEAVY) == set()
 
 
-LIGHT = ("--help", "--version", "generate --help", "demo --help", "tune --help", "completion zsh")
+LIGHT = (
+    "--help", "--version", "generate --help", "demo --help", "tune --help", "completion zsh",
+    "pull --help", "ls --help", "rm --help", "show --help", "ls",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", LIGHT)

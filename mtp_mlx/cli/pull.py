@@ -10,7 +10,6 @@ from click.shell_completion import CompletionItem
 
 from mtp_mlx.cli.meter import Meter, bytes_text
 from mtp_mlx.cli.options import Grouped, option
-from mtp_mlx.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from mtp_mlx.hub.fetch import Part, Plan
@@ -54,12 +53,22 @@ def command(context: click.Context, model: str, as_json: bool, **given: Any) -> 
     too. HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are obeyed.
     """
     from mtp_mlx.hub.cache import is_offline
+    from mtp_mlx.hub.client import Unanswered
     from mtp_mlx.hub.fetch import plan_pull
+    from mtp_mlx.hub.find import is_here
 
+    wants_drafter, revision = not given["no_draft"], given["revision"]
     if given["offline"] or is_offline():
-        _report_offline(model, as_json)
+        _report_here(model, revision, wants_drafter, as_json)
         return
-    plan = plan_pull(model, given["revision"], not given["no_draft"])
+    try:
+        plan = plan_pull(model, revision, wants_drafter)
+    except Unanswered as error:
+        if not is_here(model, revision, wants_drafter):
+            raise
+        click.echo(f"mtp-mlx: not asked for anything newer: {error}", err=True)
+        _report_here(model, revision, wants_drafter, as_json)
+        return
     if plan.note is not None:
         click.echo(f"mtp-mlx: {plan.note}", err=True)
     if given["dry_run"]:
@@ -74,22 +83,17 @@ def command(context: click.Context, model: str, as_json: bool, **given: Any) -> 
         print("\n".join(_line(record) for record in records))
 
 
-def _report_offline(model: str, as_json: bool) -> None:
-    """Say where the model is, without the network. Raises ModelNotFound where it is not here."""
-    from mtp_mlx.hub.find import drafter_of, find_model, title
-    from mtp_mlx.hub.names import repo_ids
+def _report_here(model: str, revision: str | None, wants_drafter: bool, as_json: bool) -> None:
+    """Say where the pair is, without the network. Raises ModelNotFound where it is not here."""
+    from mtp_mlx.hub.find import pair_here, title
 
-    if not repo_ids(model):
-        raise ModelNotFound(f"{model[:80]}: no short name and no org/name of the hub")
-    folder = find_model(model)
-    found = drafter_of(folder)
-    drafter = None if found is None else found.folder
+    folders = pair_here(model, revision, wants_drafter)
     if as_json:
-        body = {"model": title(folder), "folder": str(folder), "offline": True}
-        print(json.dumps(body | {"draft_model": None if drafter is None else title(drafter)}))
+        keys = ("model", "draft_model")
+        parts = [{"repo": title(folder), "folder": str(folder)} for folder in folders]
+        print(json.dumps({"draft_model": None} | dict(zip(keys, parts, strict=False))))
         return
-    print(f"{title(folder)} is here: {folder}")
-    print("no drafter is here" if drafter is None else f"{title(drafter)} is here: {drafter}")
+    print("\n".join(f"{title(folder)} is here: {folder}" for folder in folders))
 
 
 def _is_wanted(plan: "Plan") -> bool:

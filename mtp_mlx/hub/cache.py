@@ -81,6 +81,12 @@ class Repo:
         """The commit that its name stands for here."""
         return next((found for found in self.snapshots() if found.fault() is None), None)
 
+    def at(self, revision: str) -> Snapshot | None:
+        """The commit of a branch or tag, or that commit itself, where it is here and whole."""
+        commits = [revision, *_ref(self.folder, revision)]
+        whole = [one for one in self.snapshots() if one.commit in commits and one.fault() is None]
+        return next(iter(whole), None)
+
 
 def cache_folder() -> Path | None:
     """The hub's cache, as HF_HUB_CACHE, HF_HOME and XDG_CACHE_HOME have it; None without a home."""

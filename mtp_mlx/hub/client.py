@@ -35,6 +35,10 @@ class NoSuchRepo(ModelNotFound):
     """The hub has no such repository, or none that this user may see."""
 
 
+class Unanswered(ModelNotFound):
+    """The hub cannot be reached, or does not answer now."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """What a repository holds at one commit: the files that a checkpoint is read from."""
@@ -69,7 +73,7 @@ def list_repo(repo_id: str, revision: str, remedy: str) -> Listing:
     except (HTTPError, OSError) as error:
         raise explained(error, repo_id, revision, remedy) from error
     except no_hub as error:
-        raise ModelNotFound(f"{repo_id}: {endpoint()}: {NOT_A_HUB}; then {remedy}") from error
+        raise Unanswered(f"{repo_id}: {endpoint()}: {NOT_A_HUB}; then {remedy}") from error
 
 
 def fetch_file(
@@ -133,14 +137,14 @@ def explained(
         )
     if status == BUSY:
         wait = _retry_after(error)
-        return ModelNotFound(
+        return Unanswered(
             f"{repo_id}: the hub wants no more requests now (429){wait}; wait, or set HF_TOKEN for "
             f"a higher limit, then {remedy}"
         )
     if isinstance(error, HfHubHTTPError):
-        return ModelNotFound(f"{repo_id}: the hub answered {status}; later again: {remedy}")
+        return Unanswered(f"{repo_id}: the hub answered {status}; later again: {remedy}")
     what = "cannot be reached" if file is None else f"did not send {file} whole"
-    return ModelNotFound(
+    return Unanswered(
         f"{repo_id}: {endpoint()} {what} ({_first_line(error)}); check the network and "
         f"HF_ENDPOINT (HF_HUB_OFFLINE=1 uses what is cached), then {remedy}"
     )

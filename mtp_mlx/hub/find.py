@@ -19,6 +19,7 @@ from mtp_mlx.checkpoint import CONFIG, check_tokenizers, find_drafter, find_fold
 from mtp_mlx.config import DRAFTER_TYPES, TargetConfig, read_drafter, read_target
 from mtp_mlx.embedded import FOLDERS, name_of
 from mtp_mlx.errors import CheckpointError, ModelNotFound
+from mtp_mlx.fields import shown, shown_name
 from mtp_mlx.files import read_json
 from mtp_mlx.hub.cache import (
     Repo,
@@ -62,6 +63,35 @@ def find_model(model: str | Path, remedy: str | None = None) -> Path:
     if found is None:
         raise _not_here(str(model), ids)
     return found
+
+
+def pair_here(name: str, revision: str | None, wants_drafter: bool) -> list[Path]:
+    """The folders of a target of the hub, and of its drafter where that is wanted.
+
+    revision: the branch, tag or commit that the target must be. Raises ModelNotFound with what is
+    not here; asks no network.
+    """
+    ids = repo_ids(name)
+    if not ids:
+        raise ModelNotFound(f"{shown_name(name)}: no short name and no org/name of the hub")
+    target = find_model(name) if revision is None else _at_revision(name, ids, revision)
+    if not wants_drafter or DRAFTER_SUFFIX in ids[0].casefold():
+        return [target]
+    drafter = drafter_of(target)
+    if drafter is None:
+        raise ModelNotFound(
+            f"{name}: its drafter is not in the cache, and the network is off; give --no-draft, or "
+            f"unset HF_HUB_OFFLINE, then {PULL} {name}"
+        )
+    return [target, drafter.folder]
+
+
+def is_here(name: str, revision: str | None, wants_drafter: bool) -> bool:
+    """Would `pair_here` find all?"""
+    with suppress(ModelNotFound):
+        pair_here(name, revision, wants_drafter)
+        return True
+    return False
 
 
 def drafter_of(target: Path) -> Found | None:
@@ -118,8 +148,20 @@ def _here(ids: Iterable[str]) -> Iterator[Path]:
             yield snapshot.folder
 
 
+def _at_revision(name: str, ids: tuple[str, ...], revision: str) -> Path:
+    """The folder of a target at a branch, tag or commit that the cache knows."""
+    for repo in filter(None, map(find_repo, ids)):
+        snapshot = repo.at(revision)
+        if snapshot is not None:
+            return snapshot.folder
+    raise ModelNotFound(
+        f"{name}: revision {shown(revision)} is not in the cache, and the network is off; unset "
+        f"HF_HUB_OFFLINE, then {PULL} {name} --revision {shown_name(revision)}"
+    )
+
+
 def _not_here(name: str, ids: tuple[str, ...]) -> ModelNotFound:
-    meant = "no such folder, and " if ids[0] == name else f"({ids[0]}) "
+    meant = "no such folder, and " if ids[0] == name else f"{ids[0]} is "
     why = _fault(ids) or f"{meant}not in the cache at {cache_folder()}"
     offline = "; HF_HUB_OFFLINE is set, unset it to fetch the model" if is_offline() else ""
     return ModelNotFound(f"{name}: {why}{offline}; fetch it: {PULL} {name}")
