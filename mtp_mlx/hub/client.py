@@ -21,6 +21,7 @@ from mtp_mlx.hub.record import MOST_BYTES, FileRecord
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
+    from tqdm import tqdm
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 FIRST_ANSWER_S = 8.0
@@ -86,17 +87,6 @@ def fetch_file(
     """
     _import_hub()
     from huggingface_hub import hf_hub_download
-    from tqdm import tqdm
-
-    class Bar(tqdm):
-        """Hands the bytes on and shows nothing itself."""
-
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **{**options, "disable": True})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            count(n or 0)
-            return None
 
     place = hf_hub_download(
         listing.repo_id,
@@ -104,9 +94,30 @@ def fetch_file(
         revision=listing.commit,
         cache_dir=cache,
         endpoint=endpoint(),
-        tqdm_class=Bar,
+        tqdm_class=bar_class(count),
     )
     return Path(place)
+
+
+def bar_class(count: Callable[[float], None]) -> "type[tqdm]":
+    """A progress bar, as the library wants one, that shows nothing and hands the bytes on."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            count(n or 0)
+            return None
+
+        def update_transfer(self, n: float | None = 1) -> None:
+            """The same bytes on the wire: without this method they are counted twice."""
+
+        def set_transfer_postfix_str(self, postfix: str, refresh: bool = False) -> None:
+            """Their speed, in words."""
+
+    return Bar
 
 
 def hub_faults() -> tuple[type[Exception], ...]:
@@ -204,6 +215,8 @@ def _listing(repo_id: str, revision: str, info: "ModelInfo") -> Listing:
     """Raises ValueError where the answer lacks what every hub tells."""
     if not isinstance(info.sha, str) or not info.sha.isalnum():
         raise ValueError("no commit")
+    if info.id.casefold() == repo_id.casefold():
+        repo_id = info.id  # as its owner spells it
     card = info.card_data
     licence = None if card is None else card.license
     files = tuple(_file(one) for one in info.siblings or () if wanted(one.rfilename))

@@ -53,7 +53,10 @@ NO_WRITES = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-NAMES_HELP = "give a short name (e2b e4b 12b 26b 31b, also e4b-4bit) or org/name"
+NAMES_HELP = (
+    "give a short name (e2b e4b 12b 26b 31b, also e4b-4bit) or org/name; tiny and tiny-moe are "
+    "built in"
+)
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
 
 

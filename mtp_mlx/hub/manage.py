@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtp_mlx.config import DRAFTER_TYPES, TARGET_TYPES
@@ -119,16 +119,11 @@ def remove(repo: Repo) -> int:
 
     size = folder_bytes(repo.folder)
     cache = repo.folder.parent
-    commits = [snapshot.commit for snapshot in repo.snapshots()]
-    known = [
-        revision.commit_hash
-        for found in scan_cache_dir(cache).repos
-        if found.repo_path.name == repo.folder.name
-        for revision in found.revisions
-        if revision.commit_hash in commits
-    ]
-    if known:
-        scan_cache_dir(cache).delete_revisions(*known).execute()
+    known = scan_cache_dir(cache)
+    own = [one for one in known.repos if one.repo_path.name == repo.folder.name]
+    commits = [revision.commit_hash for one in own for revision in one.revisions]
+    if commits:
+        replace(known, repos=frozenset(own)).delete_revisions(*commits).execute()
     for folder in (repo.folder, cache / ".locks" / repo.folder.name):
         if folder.exists():
             shutil.rmtree(folder)

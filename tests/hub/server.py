@@ -144,13 +144,18 @@ class Hub:
             send(request, 404, b"{}")
 
     def repo(self, request: BaseHTTPRequestHandler, repo_id: str) -> Repo | None:
-        repo = self.repos.get(repo_id)
+        repo = self.repos.get(self.spelled(repo_id))
         given = request.headers.get("Authorization")
         if repo is None or (repo.token and given != f"Bearer {repo.token}"):
             code = "GatedRepo" if repo is not None and repo.gated else "RepoNotFound"
             send(request, 401, b"{}", {"X-Error-Code": code})
             return None
         return repo
+
+    def spelled(self, repo_id: str) -> str:
+        """The name as its owner spells it: the hub takes any case."""
+        same = (name for name in self.repos if name.casefold() == repo_id.casefold())
+        return next(same, repo_id)
 
     def tell(self, request: BaseHTTPRequestHandler, repo_id: str, revision: str) -> None:
         repo = self.repo(request, repo_id)
@@ -160,7 +165,7 @@ class Hub:
             send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
             return
         body = {
-            "id": repo_id,
+            "id": self.spelled(repo_id),
             "sha": repo.commit,
             "siblings": repo.siblings(),
             "cardData": {"license": repo.licence},

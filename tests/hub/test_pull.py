@@ -12,7 +12,7 @@ import mtp_mlx
 from mtp_mlx.cli import pull
 from mtp_mlx.hub import client, fetch
 from mtp_mlx.hub.cache import find_repo
-from mtp_mlx.hub.record import record_of
+from mtp_mlx.hub.record import mark_unfinished, record_of
 from tests.hub.server import DRAFTER, TARGET, UNWANTED, Repo, cached, files_of
 
 
@@ -90,6 +90,19 @@ def test_a_revision_is_pinned_and_shown(hub, cache, cli):
     bad = cli("pull", "e4b-4bit", "--revision", "v9")
     assert bad.code == 5 and "'v9'" in bad.err and bad.err.endswith("mtp-mlx pull e4b-4bit\n")
     assert cli("pull", "e4b-4bit", "--revision", "../x").code == 2
+
+
+def test_a_repository_has_one_folder_whatever_the_case(hub, cache, cli):
+    assert cli("pull", TARGET.upper(), "--no-draft").code == 0
+    assert cli("pull", TARGET, "--no-draft").code == 0
+    assert [path.name for path in cache.glob("models--*")] == [cached(cache, TARGET).name]
+
+
+def test_what_is_no_name_of_the_hub_is_refused(hub, cli):
+    for name in ("tiny", "./e4b", "word", "a/b/c"):
+        answer = cli("pull", name)
+        assert answer.code == 5 and "short name" in answer.err
+    assert hub.requests == []
 
 
 def test_a_dry_run_tells_sizes_and_writes_nothing(hub, cache, cli):
@@ -256,6 +269,17 @@ def test_show_tells_what_a_model_is(hub, cli):
     assert hub.repos[TARGET].commit in text and "apache-2.0" in text
     assert "width 80" in cli("show", "e4b-assistant").out
     assert "tiny-assistant" in cli("show").out
+
+
+def test_rm_of_a_half_pull_and_of_one_of_two_equal_models(hub, cache, cli):
+    hub.repos["org/copy"] = hub.repos[TARGET]  # the same commit
+    assert cli("pull", "e4b-4bit").code == 0
+    assert cli("pull", "org/copy", "--no-draft").code == 0
+    assert cli("rm", "org/copy", "-y").code == 0
+    assert find_repo("org/copy") is None and find_repo(TARGET).usable() is not None
+    mark_unfinished(cached(cache, "org/half"), "0" * 40)
+    assert cli("rm", "org/half", "-y").code == 0
+    assert not cached(cache, "org/half").exists()
 
 
 def test_rm_asks_first_and_deletes_one_model(hub, cache, cli, monkeypatch):
