@@ -92,6 +92,18 @@ def test_a_revision_is_pinned_and_shown(hub, cache, cli):
     assert cli("pull", "e4b-4bit", "--revision", "../x").code == 2
 
 
+def test_the_commit_that_was_pulled_last_is_the_one_that_is_meant(hub, cache, cli):
+    assert cli("pull", "e4b-4bit", "--no-draft").code == 0
+    main = hub.repos[TARGET].commit
+    hub.repos[TARGET] = Repo(files_of("tiny", "other"))
+    other = hub.repos[TARGET].commit
+    assert cli("pull", "e4b-4bit", "--no-draft", "--revision", other).code == 0
+    assert (cached(cache, TARGET) / "refs" / "main").read_text() == main
+    for path in (cached(cache, TARGET) / "snapshots").iterdir():
+        os.utime(path, (1e9 + (path.name == main), 1e9 + (path.name == main)))
+    assert cli("show", "e4b-4bit", "--json").body["commit"] == other
+
+
 def test_a_repository_has_one_folder_whatever_the_case(hub, cache, cli):
     assert cli("pull", TARGET.upper(), "--no-draft").code == 0
     assert cli("pull", TARGET, "--no-draft").code == 0
