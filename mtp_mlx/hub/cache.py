@@ -14,7 +14,7 @@ from pathlib import Path
 from mtp_mlx.errors import CheckpointError
 from mtp_mlx.files import read_json
 from mtp_mlx.hub.names import is_repo_id
-from mtp_mlx.hub.record import is_unfinished, missing_files, read_records, record_of
+from mtp_mlx.hub.record import is_unfinished, missing_files, pinned, record_of
 from mtp_mlx.validate import checkpoint_files
 
 MODEL_PATHS = "MTP_MLX_MODEL_PATHS"
@@ -72,9 +72,8 @@ class Repo:
     def snapshots(self) -> list[Snapshot]:
         """Its commits: the one pulled last, then that of `main`, then the newest."""
         names = _subfolders(self.folder / "snapshots")
-        pinned = [record.commit for record in read_records(self.folder)]
-        order = [*pinned, *_ref(self.folder, "main"), *_newest(names)]
-        commits = [commit for commit in dict.fromkeys(order) if commit in names]
+        order = [pinned(self.folder), *_ref(self.folder, "main"), *_newest(names)]
+        commits = [one for one in dict.fromkeys(order) if one is not None and one in names]
         return [Snapshot(self.repo_id, commit, names[commit]) for commit in commits]
 
     def usable(self) -> Snapshot | None:

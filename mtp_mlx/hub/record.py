@@ -1,8 +1,9 @@
 """What `mtp-mlx pull` writes down beside a repository's files in the cache.
 
 `.mtp-mlx/COMMIT.json` says that every file of that commit is here and has the hub's size and
-digest; it pins the commit. `.mtp-mlx/COMMIT.unfinished` says that a pull has begun and not ended,
-so that what a killed one leaves is never taken for a model.
+digest. `.mtp-mlx/pinned` names the commit that was pulled last, which is the one that the model's
+name means here. `.mtp-mlx/COMMIT.unfinished` says that a pull has begun and not ended, so that what
+a killed one leaves is never taken for a model.
 """
 
 import json
@@ -18,6 +19,7 @@ from mtp_mlx.fields import Fields
 from mtp_mlx.files import read_json
 
 FOLDER = ".mtp-mlx"
+PINNED = "pinned"
 UNFINISHED = ".unfinished"
 SCHEMA = 1
 MOST_BYTES = 1 << 50
@@ -49,24 +51,26 @@ class Record:
         return sum(file.size for file in self.files)
 
 
-def read_records(repo: Path) -> list[Record]:
-    """The records kept in a repository's folder, the newest first; a damaged one is none."""
-    found = []
-    for path in sorted((repo / FOLDER).glob("*.json")):
-        with suppress(CheckpointError):
-            found.append(_parse(Fields(read_json(path), path.name)))
-    return sorted(found, key=lambda record: record.pulled_at, reverse=True)
-
-
 def record_of(repo: Path, commit: str) -> Record | None:
-    """The record of one commit."""
-    return next((found for found in read_records(repo) if found.commit == commit), None)
+    """The record of a commit in a repository's folder; a damaged one is none."""
+    path = repo / FOLDER / f"{commit}.json"
+    with suppress(CheckpointError):
+        return _parse(Fields(read_json(path), path.name))
+    return None
+
+
+def pinned(repo: Path) -> str | None:
+    """The commit that was pulled last."""
+    with suppress(OSError, UnicodeDecodeError):
+        return (repo / FOLDER / PINNED).read_text(encoding="utf-8")
+    return None
 
 
 def write_record(repo: Path, record: Record) -> None:
-    """Keep a record and drop the mark of the pull that made it. Raises OSError."""
+    """Keep a record, pin its commit and drop the mark of the pull. Raises OSError."""
     body = {"schema": SCHEMA, **asdict(record)}
     write_whole(repo / FOLDER / f"{record.commit}.json", json.dumps(body, indent=1))
+    write_whole(repo / FOLDER / PINNED, record.commit)
     _mark(repo, record.commit).unlink(missing_ok=True)
 
 
