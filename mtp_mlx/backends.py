@@ -7,16 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
-from mtp_mlx.checkpoint import (
-    DRAFTER_REMEDY,
-    Checkpoint,
-    find_drafter,
-    find_folder,
-    open_drafter,
-    open_target,
-)
+from mtp_mlx.checkpoint import DRAFTER_REMEDY, Checkpoint, open_drafter, open_target
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.errors import DrafterMismatch, MtpError, RequestError, Unsupported
+from mtp_mlx.hub.find import PULL, drafter_of, find_model, short_name, title
 from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import Event, Request
 from mtp_mlx.verdict import Rounding, Text
@@ -59,7 +53,8 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class Pair:
-    """Where target and drafter lie; `note` says in one line why there is no drafter."""
+    """Where target and drafter lie; `note` says in one line why there is no drafter, or how one was
+    found that nobody named."""
 
     target: Path
     drafter: Path | None
@@ -75,15 +70,27 @@ class Opened:
 
 
 def find_pair(model: str | Path, draft_model: str | Path | None) -> Pair:
-    """Resolve what the user asked for. An explicit drafter that is not there is an error."""
-    target = find_folder(model)
+    """Resolve what the user asked for, on this machine; nothing is downloaded.
+
+    A model or an explicit drafter that is not here is an error, a drafter that is not found a note.
+    """
+    target = find_model(model)
     if draft_model is None or draft_model == "none":
         return Pair(target, None, None)
     if draft_model == "auto":
-        found = find_drafter(target)
-        note = None if found else f"no drafter beside {target} (-assistant); decoding plainly"
-        return Pair(target, found, note)
-    return Pair(target, find_folder(draft_model, DRAFTER_REMEDY), None)
+        found = drafter_of(target)
+        if found is None:
+            return Pair(target, None, _no_drafter(target))
+        return Pair(target, found.folder, found.note)
+    return Pair(target, find_model(draft_model, DRAFTER_REMEDY), None)
+
+
+def _no_drafter(target: Path) -> str:
+    """Why a target decodes plainly, in one line."""
+    name = short_name(target)
+    if name is None:
+        return f"no drafter beside {target} (-assistant), nor in the cache; decoding plainly"
+    return f"no drafter of {title(target)} is here; decoding plainly; to fetch it: {PULL} {name}"
 
 
 def open_pair(pair: Pair) -> Opened:

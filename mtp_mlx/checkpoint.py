@@ -26,7 +26,10 @@ from mtp_mlx.validate import TensorInfo, checkpoint_files, read_checkpoint
 Config = TypeVar("Config", TargetConfig, DrafterConfig)
 
 CONFIG = "config.json"
-REMEDY = f"give {' or '.join(NAMES)}, which are built in, or the path of a downloaded checkpoint"
+REMEDY = (
+    f"give {' or '.join(NAMES)}, which are built in, a model of the hub that was pulled (e4b-4bit, "
+    "org/name), or the path of a checkpoint"
+)
 DRAFTER_REMEDY = "give the path of the target's drafter, or auto, or none to decode plainly"
 TOKENIZER_LIMIT_BYTES = 64 << 20  # Gemma 4's tokenizer.json has 33 MB
 FLOATS = ("F32", "F16", "BF16")

@@ -36,6 +36,7 @@ ITEM_BYTES = {
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 FOREIGN_SUFFIXES = (".bin", ".gguf", ".npz", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+SHARED_BLOB = re.compile("[0-9a-f]{64}")
 SHARD_NUMBER = re.compile(r"-(\d{1,6})-of-(\d{1,6})\.safetensors$")
 
 
@@ -253,7 +254,8 @@ def _no_checkpoint(folder: Path) -> CheckpointError:
 def _inside(folder: Path, name: str) -> Path:
     """The file `name` of `folder`; raises unless it is a plain name that stays in the folder.
 
-    The hub cache's links from models--x/snapshots/<revision>/ into models--x/blobs/ are allowed.
+    The hub cache's links from models--x/snapshots/<revision>/ into models--x/blobs/ are allowed,
+    and from there into blobs/ of the whole cache, where repositories share files by their hash.
     """
     if Path(name).name != name or "\\" in name or not name.isprintable() or name.startswith("."):
         raise CheckpointError(f"{folder}: expected a plain file name, found {show(name)}")
@@ -261,7 +263,11 @@ def _inside(folder: Path, name: str) -> Path:
     target = Path(os.path.realpath(folder / name))
     repo = root.parent.parent
     in_hub_cache = root.parent.name == "snapshots" and repo.name.startswith("models--")
-    if not (in_hub_cache and target.parent == repo / "blobs") and not target.is_relative_to(root):
+    shared = repo.parent / "blobs" / target.name[:2]
+    is_blob = target.parent == repo / "blobs" or (
+        target.parent == shared and SHARED_BLOB.fullmatch(target.name) is not None
+    )
+    if not (in_hub_cache and is_blob) and not target.is_relative_to(root):
         raise CheckpointError(f"{show(name)}: the link leads out of the model folder")
     return folder / name
 

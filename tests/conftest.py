@@ -1,5 +1,5 @@
-"""No calibration in the whole suite, and one line at the end of a run: how many cases of the
-exactness law were compared."""
+"""No calibration and no model of the user's own in the whole suite, and one line at the end of a
+run: how many cases of the exactness law were compared."""
 
 import os
 from collections import Counter
@@ -7,6 +7,11 @@ from collections import Counter
 # Before anything is loaded, and for the processes that tests start. Tests of calibrations switch
 # it on, with a folder of their own.
 os.environ["MTP_MLX_CALIBRATION"] = "off"
+
+# An empty cache of the hub, and nothing of the user's own settings.
+for name in [name for name in os.environ if name.startswith(("HF_", "MTP_MLX_MODEL"))]:
+    del os.environ[name]
+os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no-cache")
 
 
 def pytest_terminal_summary(terminalreporter):

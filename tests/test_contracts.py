@@ -34,7 +34,7 @@ BROAD_EXCEPTS = {
 }
 HEAVY = (
     *("mlx", "numpy", "tokenizers", "jinja2", "mlx_lm", "transformers", "torch"),
-    *("rich", "prompt_toolkit", "markdown_it"),
+    *("rich", "prompt_toolkit", "markdown_it", "huggingface_hub"),
 )
 FOREIGN = ("mlx_lm", "transformers", "torch", "safetensors")
 HELP_S = 0.15
@@ -68,7 +68,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 LIGHT = (
     *("--help", "--version", "chat --help", "generate --help", "demo --help", "tune --help"),
-    "completion zsh",
+    *("completion zsh", "pull --help", "ls --help", "rm --help", "show --help", "ls"),
 )
 
 

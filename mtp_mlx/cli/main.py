@@ -28,6 +28,10 @@ COMMANDS = {
     "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
     "demo": ("mtp_mlx.cli.demo", "Show the built-in pairs and their drafters at work."),
     "generate": ("mtp_mlx.cli.generate", "Write a reply to a prompt."),
+    "ls": ("mtp_mlx.cli.ls", "List the models on this machine."),
+    "pull": ("mtp_mlx.cli.pull", "Fetch a model and its drafter from the hub."),
+    "rm": ("mtp_mlx.cli.rm", "Delete a model from the hub's cache."),
+    "show": ("mtp_mlx.cli.show", "Show what a model is and which drafter it has."),
     "tune": ("mtp_mlx.cli.tune", "Measure what drafting costs here, and keep it for later."),
     "verify": ("mtp_mlx.cli.verify", "Prove that drafts and neighbours change no text here."),
 }

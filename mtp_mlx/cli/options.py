@@ -80,7 +80,9 @@ def model_names(
     context: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """What the shell completes: folders, then names; bash forgets what comes before the folders."""
-    names = NAMES if param.name == "model" else ("auto", "none")
+    from mtp_mlx.hub.find import names_here
+
+    names = [*(NAMES if param.name == "model" else ("auto", "none")), *names_here()]
     found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return [CompletionItem(incomplete, type="dir"), *found]
 
@@ -107,14 +109,15 @@ model_options = _all(
         show_default=True,
         metavar="NAME|DIR",
         shell_complete=model_names,
-        help=f"{' or '.join(NAMES)}, which are built in, or the folder of a target.",
+        help=f"{' or '.join(NAMES)}, which are built in; e4b-4bit or org/name of the hub's cache "
+        "(mtp-mlx pull); or the folder of a target.",
     ),
     option(
         "Model",
         "--draft-model",
-        metavar="auto|none|DIR",
+        metavar="auto|none|NAME",
         shell_complete=model_names,
-        help="Folder of the drafter; auto, the default, is the one beside the target.",
+        help="Name or folder of the drafter; auto, the default, finds the target's own.",
     ),
     option("Model", "--no-draft", is_flag=True, help="The same as --draft-model none."),
     option(

@@ -9,7 +9,7 @@ import click
 
 from mtp_mlx.cli.stats import describe
 from mtp_mlx.cli.terminal import RESET, can_style, is_terminal, painted, tint, unmarked
-from mtp_mlx.embedded import name_of
+from mtp_mlx.hub.find import title
 from mtp_mlx.reply import Reply
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def print_json_lines(llm: "LLM", streams: Streams, *, with_stats: bool) -> None:
 def _body(llm: "LLM", streams: Streams) -> dict[str, Any]:
     drafter = llm.pair.drafter
     body: dict[str, Any] = {
-        "model": name_of(llm.pair.target),
-        "draft_model": None if drafter is None else name_of(drafter),
+        "model": title(llm.pair.target),
+        "draft_model": None if drafter is None else title(drafter),
         "prompt_token_ids": streams[0].prompt_ids,
     }
     replies = [stream.reply.to_json() for stream in streams]

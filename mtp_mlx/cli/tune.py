@@ -32,10 +32,10 @@ PLAIN_MARK = "#"  # where stdout cannot show those
 @option(
     "Model",
     "--draft-model",
-    metavar="auto|DIR",
+    metavar="auto|NAME",
     default="auto",
     shell_complete=model_names,
-    help="Folder of the drafter; auto, the default, is the one beside the target.",
+    help="Name or folder of the drafter; auto, the default, finds the target's own.",
 )
 @option(
     "Measuring",

@@ -53,10 +53,10 @@ class Sizes(click.ParamType):
 @option(
     "Model",
     "--draft-model",
-    metavar="auto|none|DIR",
+    metavar="auto|none|NAME",
     default="auto",
     shell_complete=model_names,
-    help="Folder of the drafter; auto, the default, is the one beside the target.",
+    help="Name or folder of the drafter; auto, the default, finds the target's own.",
 )
 @option(
     "Model",

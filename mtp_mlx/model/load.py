@@ -1,5 +1,6 @@
 """Reading a checked checkpoint into MLX: every weight evaluated before the model is used."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -91,7 +92,12 @@ def _read(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
 
 def _read_file(file: Path, names: Mapping[str, str], dtype: mx.Dtype) -> dict[str, mx.array]:
     """The tensors `names` (canonical key -> name in the file), floats cast to `dtype`."""
-    loaded = mx.load(str(file), format="safetensors")
+    if os.fsencode(file) == str(file).encode("utf-8", "replace"):
+        loaded = mx.load(str(file), format="safetensors")
+    else:  # MLX takes no path that is not UTF-8
+        with file.open("rb") as opened:
+            loaded = mx.load(opened, format="safetensors")
+            mx.eval(loaded)
     assert isinstance(loaded, dict)
     arrays = {key: loaded[name] for key, name in names.items()}
     return {key: a.astype(dtype) if a.dtype in _FLOATS else a for key, a in arrays.items()}

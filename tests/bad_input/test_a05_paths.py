@@ -63,3 +63,22 @@ def test_links_of_the_hub_cache_lead_into_its_own_blobs_only(is_own, tmp_path):
     else:
         with pytest.raises(mtp_mlx.CheckpointError, match="leads out of the model folder"):
             mtp_mlx.load(snapshot, draft_model=None)
+
+
+@pytest.mark.parametrize("fault", ["none", "name", "place"])
+def test_blobs_that_repositories_share_are_read_by_their_hash_only(fault, tmp_path):
+    target, _ = copy_pair(tmp_path, "31b")
+    cache, name = tmp_path / "hub", "6d" * 32 if fault != "name" else "6d"
+    snapshot, blobs = cache / "models--a--b" / "snapshots" / "0f", cache / "models--a--b" / "blobs"
+    shared = cache / ("blobs" if fault != "place" else "other") / "6d"
+    for folder in (blobs, snapshot.parent, shared):
+        folder.mkdir(parents=True)
+    target.rename(snapshot)
+    (snapshot / WEIGHTS).rename(shared / name)
+    (blobs / "e7").symlink_to(os.path.relpath(shared / name, blobs))
+    (snapshot / WEIGHTS).symlink_to("../../blobs/e7")
+    if fault == "none":
+        assert mtp_mlx.load(snapshot, draft_model=None).logits([2]).shape == (1, 256)
+    else:
+        with pytest.raises(mtp_mlx.CheckpointError, match="leads out of the model folder"):
+            mtp_mlx.load(snapshot, draft_model=None)

@@ -51,6 +51,7 @@ def test_commands_options_and_models_are_completed():
     assert completed("mtp-mlx generate --model tiny-") == {"plain,tiny-moe", "dir,tiny-"}
     assert completed("mtp-mlx generate --draft-model n") == {"plain,none", "dir,n"}
     assert completed("mtp-mlx demo --model ") == {"plain,tiny", "plain,tiny-moe"}
+    assert "plain,e4b-4bit" in completed("mtp-mlx pull e4")
     assert completed("mtp-mlx completion z") == {"plain,zsh"}
 
 
