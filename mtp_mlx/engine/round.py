@@ -250,9 +250,9 @@ def accept(drafted: list[int], chosen: list[int], limit: RowLimit) -> Commit:
 
     drafted has k host ids, chosen k + 1. A stop token, a stop string or the end of the budget cuts
     the row there, as if it had been decoded token by token. Leviathan et al. 2023, §2.3, with
-    matching in place of weighing (see model/choose.py). The token that ends a thought
-    whose budget is spent takes the place of the target's choice: drafts behind it stay only where it
-    was drafted itself.
+    matching in place of weighing (see model/choose.py). The token that ends a thought whose budget
+    is spent takes the place of the target's choice: drafts behind it stay only where it was drafted
+    itself.
     """
     assert len(chosen) == len(drafted) + 1
     assert limit.remaining > 0

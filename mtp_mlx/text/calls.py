@@ -14,7 +14,7 @@ from typing import Literal
 
 Kind = Literal["content", "reasoning", "tool"]
 
-# Stands for the token <|"|> in a call's text; UTF-8 has no such character, so no model can spell it.
+# Stands for the token <|"|> in a call's text. UTF-8 has no such character: no model can spell it.
 QUOTE = "\ud800"
 START = "call:"
 LITERALS = ("true", "false", "null")

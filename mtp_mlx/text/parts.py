@@ -1,12 +1,13 @@
 """Divides a reply into its thought, its tool calls and what it says, token by token.
 
 Control tokens are the borders, never text that looks like them: `<|channel>` to `<channel|>` is a
-thought, `<|tool_call>` to `<tool_call|>` a call. One pass over the ids, each looked at once; how the
-stream is cut into rounds changes nothing.
+thought, `<|tool_call>` to `<tool_call|>` a call. One pass over the ids, each looked at once; how
+the stream is cut into rounds changes nothing.
 
-A token belongs to one part, the borders to what they enclose. Of a thought, its channel's name and
-white space at its ends are left out; of a call, all is kept as the model wrote it. A call that is
-not complete, or cannot be read, is no call: nothing is made up, its text is all there is of it.
+A token belongs to one part, the borders to what they enclose. Of a thought, its channel's name
+(whole or cut off) and white space at its ends are left out; of a call, all is kept as the model
+wrote it. A call that is not complete, or cannot be read, is no call: nothing is made up, and its
+text is all there is of it.
 """
 
 from collections.abc import Sequence
@@ -112,8 +113,7 @@ class Parts:
         """The rest of the text, at the end of the reply; see Transcript.finish."""
         pieces = []
         if self.kind == "reasoning":
-            rest = self._thought.add(self._text.finish(is_cut=is_cut))
-            pieces.append(self._reasoned(rest + self._thought.end()))
+            pieces.append(self._reasoned(self._text.finish(is_cut=is_cut)))
         elif self.kind == "tool":
             rest = self._text.finish(is_cut=is_cut)
             pieces.append(Piece("tool", rest))
@@ -139,24 +139,25 @@ class Parts:
     def _in_thought(self, token: int) -> Piece:
         if token == self._markers.thought_end:
             self.kind = "content"
-            rest = self._thought.add(self._text.finish(is_cut=False))
-            return self._reasoned(rest + self._thought.end())
+            return self._reasoned(self._text.finish(is_cut=False))
         self._text.push(token)
-        return self._reasoned(self._thought.add(self._text.take()))
+        return self._reasoned(self._text.take())
 
     def _reasoned(self, text: str) -> Piece:
-        self._has_thought = self._has_thought or bool(text)
-        return Piece("reasoning", text)
+        """Text of the thought that is open."""
+        shown = self._thought.add(text)
+        self._has_thought = self._has_thought or bool(shown)
+        return Piece("reasoning", shown)
 
     def _begin_call(self, token: int) -> list[Piece]:
         """A call ends a thought that is open, and makes nothing of a call that is."""
-        rest = []
+        rest = Piece("reasoning", "")
         if self.kind == "reasoning":
-            rest.append(self._reasoned(self._thought.add(self._text.finish(is_cut=False))))
-            rest.append(self._reasoned(self._thought.end()))
+            rest = self._reasoned(self._text.finish(is_cut=False))
         self._leave_call()
         self.kind, self._text = "tool", Transcript(self._tokenizer)
-        return [Piece("tool", self._spelled(token)), *(piece for piece in rest if piece.text)]
+        pieces = [Piece("tool", self._spelled(token))]
+        return [*pieces, rest] if rest.text else pieces
 
     def _in_call(self, token: int) -> Piece:
         """A quote or the call's end also ends characters that are not complete."""
@@ -224,8 +225,3 @@ class _Thought:
         self._space = [text[len(body) :]]
         self._is_empty = False
         return shown
-
-    def end(self) -> str:
-        """The rest of it."""
-        name, self._name = self._name, None
-        return self.add(name) if name and name != CHANNEL else ""
