@@ -146,7 +146,9 @@ class Options:
         for name, is_asked in asked.items():
             if is_asked:
                 raise RequestError(
-                    f"{name} needs a chat, and this prompt is raw; send messages", param=name
+                    f"{name} needs a chat, and this prompt is raw; send messages "
+                    "(no --ignore-chat-template, no --prompt-ids)",
+                    param=name,
                 )
 
     @property
