@@ -9,7 +9,7 @@ from mtp_mlx.text.calls import QUOTE, parse_call
 from tests.text.replies import ids_of, replay, tokenizer
 
 FULL = 600_000
-PART = FULL // 12
+PART = FULL // 24
 LEAST_S = 0.001  # what takes less cannot be measured
 # Linear is 4; the square of the length would be 16. Best of three, as the machine may be busy.
 GROWTH, MOST, TRIES = 4, 8, 3
