@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mtp_mlx.proof import verify
     from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
     from mtp_mlx.streams import AsyncStream, Stream
+    from mtp_mlx.text.calls import ToolCall
     from mtp_mlx.verdict import VerifyReport
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ _HOMES = {
     "proof": ("verify",),
     "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
     "streams": ("AsyncStream", "Stream"),
+    "text.calls": ("ToolCall",),
     "verdict": ("VerifyReport",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -69,6 +71,7 @@ __all__ = [
     "TimedOut",
     "Timings",
     "Token",
+    "ToolCall",
     "Unsupported",
     "UnsupportedModel",
     "Usage",

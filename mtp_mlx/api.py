@@ -7,6 +7,8 @@ from typing import Unpack, cast
 
 import numpy as np
 
+from mtp_mlx import asked
+from mtp_mlx.asked import Asked, Message
 from mtp_mlx.backends import Pair, find_pair, load_runtime, open_pair
 from mtp_mlx.checkpoint import check_tokenizers
 from mtp_mlx.config import TargetConfig
@@ -19,14 +21,13 @@ from mtp_mlx.reply import EngineStats, Reply
 from mtp_mlx.request import check_integer, check_request, check_token_ids
 from mtp_mlx.streams import AsyncStream, Stream
 from mtp_mlx.text.renderer import RENDERER
-from mtp_mlx.text.template import ChatTemplate, NoChatTemplate, encode_chat, has_template
+from mtp_mlx.text.template import ChatTemplate, has_template
 from mtp_mlx.text.tokenizer import Tokenizer
 from mtp_mlx.worker import Worker
 
 MAX_NUM_SEQS = 64
 MOST_BYTES = 1 << 62
 
-Message = Mapping[str, object]
 Prompt = str | Sequence[int] | Sequence[Message]
 
 
@@ -148,26 +149,30 @@ class LLM:
 
     def check_options(self, **options: Unpack[Keywords]) -> None:
         """Raises as `chat` would for these options, and generates nothing."""
-        self._job(self._render([{"role": "user", "content": "hello"}]), options)
+        self._chat_job([{"role": "user", "content": "hello"}], options)
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[Keywords]) -> Reply:
         """The reply to a raw prompt: a string gets one BOS, token ids are taken as they are.
 
         Control tokens spelled in a string (`<|turn>`) stay plain text; use chat, or ids.
         """
-        return self._finish(self._submit(self._encode(prompt), options))
+        return self._finish(self._submit(self._raw_job(prompt, options)))
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Keywords]) -> Reply:
-        """The reply to a conversation, rendered by the checkpoint's own chat template."""
-        return self._finish(self._submit(self._render(messages), options))
+        """The reply to a conversation, rendered by the checkpoint's own chat template.
+
+        `tools`, `think` and `thinking_budget` are for chats alone. To answer a call, append
+        `reply.to_message()` and a message {"role": "tool", "tool_call_id": ..., "content": ...}.
+        """
+        return self._finish(self._submit(self._chat_job(messages, options)))
 
     def stream(self, prompt: Prompt, **options: Unpack[Keywords]) -> "Stream":
-        """The reply as chunks, one a round; `prompt` is text, token ids or messages."""
-        return Stream(self._worker, self._submit(self._any(prompt), options))
+        """The reply as chunks, one a round or several; `prompt` is text, token ids or messages."""
+        return Stream(self._worker, self._submit(self._job(prompt, options)))
 
     def astream(self, prompt: Prompt, **options: Unpack[Keywords]) -> AsyncStream:
         """The same as an async iterator; call it where an event loop runs."""
-        return AsyncStream(self._worker, self._submit(self._any(prompt), options))
+        return AsyncStream(self._worker, self._submit(self._job(prompt, options)))
 
     def batch(
         self,
@@ -209,7 +214,7 @@ class LLM:
     def _batched(self, index: int, prompt: Prompt, options: Keywords) -> Job:
         """The job of one prompt of a batch; a bad one is named by its number."""
         try:
-            return self._job(self._any(prompt), options)
+            return self._job(prompt, options)
         except RequestError as error:
             error.args = (f"prompts[{index}]: {error}",)
             raise
@@ -219,9 +224,9 @@ class LLM:
         checked = self._checked(ids)
         return self._worker.call(lambda runtime, _: runtime.logits(checked))
 
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """The token ids that a generating method reads for `prompt`."""
-        return self._any(prompt)
+    def prompt_ids(self, prompt: Prompt, **options: Unpack[Keywords]) -> list[int]:
+        """The token ids that a generating method reads for `prompt`, given the same options."""
+        return list(self._asked(prompt, Options.of(options)).ids)
 
     def propose(self, ids: Sequence[int], n: int) -> list[int]:
         """The drafter's n greedy tokens when ids[-1] is the pending token (at least two ids)."""
@@ -250,10 +255,11 @@ class LLM:
         check_token_ids(param, listed, self.config.vocab_size)
         return [int(token) for token in listed]
 
-    def _any(self, prompt: Prompt) -> list[int]:
+    def _asked(self, prompt: Prompt, options: Options) -> Asked:
         if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], Mapping):
-            return self._render(cast(Sequence[Message], prompt))
-        return self._encode(cast(str | Sequence[int], prompt))
+            messages = cast(Sequence[Message], prompt)
+            return asked.chat(messages, options, self.tokenizer, self._template)
+        return asked.raw(self._encode(cast(str | Sequence[int], prompt)), options)
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):
@@ -261,31 +267,30 @@ class LLM:
             return [*([] if bos is None else [bos]), *self.tokenizer.encode(prompt)]
         return self._ids("prompt", prompt)
 
-    def _render(self, messages: Sequence[Message]) -> list[int]:
-        if self._template is None:
-            raise NoChatTemplate()
-        if not isinstance(messages, list | tuple) or not all(
-            isinstance(message, Mapping) for message in messages
-        ):
-            raise RequestError(
-                f"messages must be a list of objects, found {shown(messages)}", param="messages"
-            )
-        return encode_chat(self.tokenizer, self._template, [dict(m) for m in messages])
+    def _job(self, prompt: Prompt, keywords: Keywords) -> Job:
+        options = Options.of(keywords)
+        return self._made(self._asked(prompt, options), options)
 
-    def _job(self, prompt: Sequence[int], options: Keywords) -> Job:
-        chosen = Options.of(options)
-        if chosen.asks_for_drafts and not self.has_drafter:
+    def _raw_job(self, prompt: str | Sequence[int], keywords: Keywords) -> Job:
+        options = Options.of(keywords)
+        return self._made(asked.raw(self._encode(prompt), options), options)
+
+    def _chat_job(self, messages: Sequence[Message], keywords: Keywords) -> Job:
+        options = Options.of(keywords)
+        return self._made(asked.chat(messages, options, self.tokenizer, self._template), options)
+
+    def _made(self, prompt: Asked, options: Options) -> Job:
+        if options.asks_for_drafts and not self.has_drafter:
             raise RequestError(
-                f"num_draft_tokens is {chosen.num_draft_tokens} and no drafter is loaded; load one "
-                "(draft_model, --draft-model), or leave num_draft_tokens 'auto' or 0",
+                f"num_draft_tokens is {options.num_draft_tokens} and no drafter is loaded; load "
+                "one (draft_model, --draft-model), or leave num_draft_tokens 'auto' or 0",
                 param="num_draft_tokens",
             )
-        job = Job(prompt, chosen, self._defaults, self.tokenizer)
+        job = Job(prompt, options, self._defaults, self.tokenizer)
         check_request(job.request, self.config.vocab_size, self.config.max_positions)
         return job
 
-    def _submit(self, prompt: Sequence[int], options: Keywords) -> Job:
-        job = self._job(prompt, options)
+    def _submit(self, job: Job) -> Job:
         self._worker.submit(job)
         return job
 

@@ -4,41 +4,50 @@
 """
 
 import queue
+import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from mtp_mlx.asked import Asked
 from mtp_mlx.errors import MtpError
+from mtp_mlx.fields import shown_name
 from mtp_mlx.generation import Defaults
 from mtp_mlx.options import Options
 from mtp_mlx.reply import Chunk, Reply, SpecStats, Timings, Token, Usage
 from mtp_mlx.request import Event, Failed, Finished, FinishReason, Request, Tokens
+from mtp_mlx.spans import Spans
+from mtp_mlx.text.calls import Kind, ToolCall
+from mtp_mlx.text.parts import Piece
 from mtp_mlx.text.tokenizer import Tokenizer
-from mtp_mlx.text.transcript import Transcript
 
 # New tokens for max_tokens=None; the rest of the context where that is shorter.
 DEFAULT_MAX_TOKENS = 4096
+ID_BYTES = 12  # of the made-up id of a tool call
 
 
 class Job:
     """A request with its transcript, statistics and the chunks nobody has taken yet."""
 
     def __init__(
-        self, prompt: Sequence[int], options: Options, defaults: Defaults, tokenizer: Tokenizer
+        self, asked: Asked, options: Options, defaults: Defaults, tokenizer: Tokenizer
     ) -> None:
         self.sampling = options.sampling(defaults)
-        self.prompt = tuple(prompt)
+        self.prompt = asked.ids
         self.request_id = 0  # the engine's; its ids begin at 1
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
-        self._transcript = Transcript(tokenizer, options.stops())
+        self._tools = asked.tools
+        self._parts = asked.parts(tokenizer, options.stops())
         self._num_pieces = tokenizer.vocab_size
-        self._pieces: deque[str] = deque()
+        self._pieces: deque[list[Piece]] = deque()  # of each token that no event has told of yet
         self._ids: list[int] = []
         self._rounds: list[tuple[int, int]] = []  # drafted, accepted
         self._parked: str | None = None
-        self._text = ""
+        self._texts: dict[Kind, list[str]] = {"content": [], "reasoning": [], "tool": []}
+        self._num_reasoning = 0
+        self._calls: tuple[ToolCall, ...] = ()
         self._started = time.perf_counter()
         self._first: float | None = None
         self._last = self._started
@@ -55,13 +64,14 @@ class Job:
             stop_ids=frozenset(defaults.eos_ids),
             num_draft_tokens=options.draft_tokens(),
             is_end=self._is_end,
+            thinking=asked.thinking(options.budget()),
         )
 
     def _is_end(self, token: int) -> bool:
         # Embedding tables are padded: an id beyond the tokenizer's last has no text.
-        ended = token < self._num_pieces and self._transcript.push(token)
-        self._pieces.append(self._transcript.take())
-        return ended
+        has_text = token < self._num_pieces
+        self._pieces.append(self._parts.push(token) if has_text else [Piece(self._parts.kind, "")])
+        return self._parts.is_stopped
 
     @property
     def is_done(self) -> bool:
@@ -116,22 +126,35 @@ class Job:
         if self._first is None:
             self._first = self._last
         start = len(self.prompt) + len(self._ids)
-        tokens = tuple(
-            Token(token, self._pieces.popleft(), origin, start + index)
-            for index, (token, origin) in enumerate(zip(event.ids, event.origins, strict=True))
-        )
         self._ids.extend(event.ids)
         if event.origins[:1] != ("prefill",):
             self._rounds.append((event.drafted, event.accepted))
-        self._emit("".join(token.text for token in tokens), tokens, event.drafts)
+        spans = Spans()
+        for index, (token, origin) in enumerate(zip(event.ids, event.origins, strict=True)):
+            first, *others = self._pieces.popleft()
+            spans.add(first.kind, Token(token, first.text, origin, start + index))
+            self._num_reasoning += first.kind == "reasoning"
+            for piece in others:
+                spans.add_text(piece)
+        for chunk in spans.chunks(event.drafts):
+            self._emit(chunk)
 
     def _end(self, reason: FinishReason) -> None:
+        rest = self._parts.finish(is_cut=reason != "stop")
+        self._calls = tuple(
+            ToolCall(f"call_{secrets.token_hex(ID_BYTES)}", name, arguments)
+            for name, arguments in self._parts.calls
+        )
+        reason = "tool_calls" if reason == "stop" and self._calls else reason
+        last = rest.pop() if rest else Piece("content", "")
+        for piece in rest:
+            self._emit(Chunk(piece.text, (), kind=piece.kind))
         self.finish_reason = reason
-        self._emit(self._transcript.finish(is_cut=reason != "stop"), ())
+        self._emit(Chunk(last.text, (), reason, kind=last.kind))
 
-    def _emit(self, text: str, tokens: tuple[Token, ...], drafts: tuple[int, ...] = ()) -> None:
-        self._text += text
-        self._put(Chunk(text, tokens, self.finish_reason, drafts))
+    def _emit(self, chunk: Chunk) -> None:
+        self._texts[chunk.kind].append(chunk.text)
+        self._put(chunk)
 
     def _put(self, chunk: Chunk) -> None:
         self._chunks.put(chunk)
@@ -144,7 +167,7 @@ class Job:
     @property
     def usage(self) -> Usage:
         """Tokens so far, in chunks that were taken or not."""
-        return Usage(len(self.prompt), len(self._ids))
+        return Usage(len(self.prompt), len(self._ids), self._num_reasoning)
 
     def reply(self) -> Reply:
         """The finished reply."""
@@ -154,7 +177,7 @@ class Job:
         seconds = self._last - first
         later = max(len(self._ids) - 1, 0)
         return Reply(
-            text=self._text,
+            text="".join(self._texts["content"]),
             token_ids=tuple(self._ids),
             finish_reason=self.finish_reason,
             seed=self.sampling.seed,
@@ -162,7 +185,28 @@ class Job:
             usage=self.usage,
             timings=Timings(first - self._started, seconds, later / seconds if seconds else 0.0),
             error=None if self.error is None else str(self.error),
+            reasoning="".join(self._texts["reasoning"]),
+            tool_calls=self._calls,
+            tool_text="".join(self._texts["tool"]),
+            warning=self._warning(),
         )
+
+    def _warning(self) -> str | None:
+        """What a user should know of the reply, in one line."""
+        found = []
+        if self.finish_reason == "length" and self._parts.kind == "reasoning":
+            found.append(
+                f"the reply ended inside its thought, after {len(self._ids):,} tokens; raise "
+                "max_tokens, or give a thinking_budget"
+            )
+        if self._parts.unread is not None:
+            call = shown_name(self._parts.unread)
+            found.append(f"a tool call is cut off or cannot be read, so there is none: {call}")
+        unknown = sorted({call.name for call in self._calls} - self._tools)
+        if unknown:
+            names = shown_name(", ".join(unknown))
+            found.append(f"the model called what is not among the tools: {names}")
+        return "; ".join(found) or None
 
     def _spec(self) -> SpecStats:
         rounds = len(self._rounds)

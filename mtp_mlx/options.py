@@ -1,15 +1,16 @@
 """The options of one generation: keywords of the API, resolved against the defaults."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults
-from mtp_mlx.request import MAX_DRAFT_TOKENS, MAX_SEED, Sampling, check_integer
+from mtp_mlx.request import MAX_DRAFT_TOKENS, MAX_SEED, MOST_TOKENS, Sampling, check_integer
+from mtp_mlx.text.messages import read_tools
 
 Value = TypeVar("Value")
 
@@ -23,6 +24,10 @@ class Keywords(TypedDict, total=False):
     round, 0 for plain decoding, "auto" for as many as pay. `max_tokens` None: 4,096 or the rest of
     the context. `seed` None: drawn from the system, reported in Reply.seed. `timeout`: seconds from
     the call until the reply must be complete, or it fails with TimedOut.
+
+    For messages alone: `tools` are functions the model may call, in OpenAI's form or bare; `think`
+    lets it think first; `thinking_budget` is how many tokens all its thoughts may have together, 0
+    or more; `preserve_thinking` keeps earlier thoughts in the prompt, where the template can.
     """
 
     temperature: float | None
@@ -34,6 +39,10 @@ class Keywords(TypedDict, total=False):
     stop: str | Sequence[str] | None
     num_draft_tokens: int | str | None
     timeout: float | None
+    tools: Sequence[Mapping[str, Any]] | None
+    think: bool | None
+    thinking_budget: int | None
+    preserve_thinking: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,10 @@ class Options:
     stop: str | Sequence[str] | None = ()
     num_draft_tokens: int | str | None = "auto"
     timeout: float | None = None
+    tools: Sequence[Mapping[str, Any]] | None = None
+    think: bool | None = False
+    thinking_budget: int | None = None
+    preserve_thinking: bool | None = False
 
     @staticmethod
     def of(values: Keywords) -> "Options":
@@ -104,6 +117,39 @@ class Options:
                 param="timeout",
             )
         return float(value)
+
+    def declared(self) -> list[dict[str, Any]]:
+        """The tools in OpenAI's form. Raises RequestError for what is no tool."""
+        return [] if self.tools is None else read_tools(self.tools)
+
+    def flag(self, name: Literal["think", "preserve_thinking"]) -> bool:
+        """Whether `name` is switched on."""
+        value = self.think if name == "think" else self.preserve_thinking
+        if value is not None and not isinstance(value, bool):
+            raise RequestError(f"{name} must be true or false, found {shown(value)}", param=name)
+        return bool(value)
+
+    def budget(self) -> int | None:
+        """Tokens that thoughts may have, None for no limit."""
+        if self.thinking_budget is None:
+            return None
+        return check_integer("thinking_budget", self.thinking_budget, 0, MOST_TOKENS)
+
+    def check_raw(self) -> None:
+        """Raises RequestError for an option that a prompt without messages cannot honour."""
+        asked = {
+            "tools": bool(self.declared()),
+            "think": self.flag("think"),
+            "thinking_budget": self.budget() is not None,
+            "preserve_thinking": self.flag("preserve_thinking"),
+        }
+        for name, is_asked in asked.items():
+            if is_asked:
+                raise RequestError(
+                    f"{name} needs a chat, and this prompt is raw; send messages "
+                    "(no --ignore-chat-template, no --prompt-ids)",
+                    param=name,
+                )
 
     @property
     def asks_for_drafts(self) -> bool:

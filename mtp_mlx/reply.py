@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtp_mlx.request import FinishReason, Origin
+from mtp_mlx.text.calls import Kind, ToolCall
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,18 @@ class Token:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a streamed reply: the tokens of one round and the text they complete.
+    """A piece of a streamed reply: tokens of one round and the text they complete.
 
-    `drafts`: the ids that the drafter proposed in this round; the first `accepted` are in `tokens`.
+    `kind`: "content", what the reply says; "reasoning", its thought; "tool", a call as the model
+    writes it. A round with several kinds is several chunks. `drafts`: the ids that the drafter
+    proposed in this round, with its first chunk; `accepted` of this chunk's tokens are among them.
     """
 
     text: str
     tokens: tuple[Token, ...]
     finish_reason: FinishReason | None = None
     drafts: tuple[int, ...] = ()
+    kind: Kind = "content"
 
     @property
     def accepted(self) -> int:
@@ -40,8 +44,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Usage:
+    """Counts of tokens; those of thoughts, their markers too, are among the completion's."""
+
     prompt_tokens: int
     completion_tokens: int
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -79,7 +86,12 @@ class Timings:
 @dataclass(frozen=True)
 class Reply:
     """One finished reply. `token_ids` includes the token that ended it; `text` excludes a stop
-    string. `error` says why when finish_reason is "error"."""
+    string. `error` says why when finish_reason is "error".
+
+    Of a chat, `text` is what the reply says, `reasoning` its thought, `tool_calls` what it wants
+    called (then finish_reason is "tool_calls"), and `tool_text` how the model wrote the calls, also
+    those that are cut off or cannot be read. `warning`: what a user should know of it, in one line.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -89,6 +101,26 @@ class Reply:
     usage: Usage
     timings: Timings
     error: str | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_text: str = ""
+    warning: str | None = None
+
+    def to_message(self) -> dict[str, Any]:
+        """The reply as a message, to go on with the chat."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in self.tool_calls
+            ]
+        return message
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all fields."""

@@ -1,7 +1,7 @@
 """What a caller asks of the engine, and what it reports back. Token ids only, no text."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -11,12 +11,14 @@ from mtp_mlx.fields import shown
 # Below this temperature sampling is greedy.
 GREEDY_BELOW = 1e-5
 MAX_SEED = 2**63 - 1
+MOST_TOKENS = 1 << 31
 # Drafts a round at most: a verify block of 8 is the widest that fused attention takes.
 MAX_DRAFT_TOKENS = 7
 # Drafts a round of an "auto" request where no policy decides.
 AUTO_DRAFT_TOKENS = 3
 
-FinishReason = Literal["stop", "length", "error", "cancelled"]
+# "tool_calls" is said of replies alone: the engine reads no text, and says "stop".
+FinishReason = Literal["stop", "length", "tool_calls", "error", "cancelled"]
 Origin = Literal["prefill", "draft", "target", "plain"]
 
 
@@ -94,13 +96,46 @@ def never(token: int) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thinking:
+    """A budget of thinking, and where a reply stands with it.
+
+    A thought begins with the token `opens` and ends with `closes`. Inside one, each token but
+    these takes one of `left`; when none is left, the target's choice can only be `closes`. So the
+    rule belongs to the target's choice, as a stop token does, and drafts change nothing in it.
+    """
+
+    opens: int
+    closes: int
+    left: int
+    is_open: bool = False
+
+    @property
+    def is_spent(self) -> bool:
+        """May the next token be `closes` alone?"""
+        return self.is_open and self.left == 0
+
+    def choice(self, own: int) -> int:
+        """The target's choice, when `own` is what it would choose without the budget."""
+        return self.closes if self.is_spent else own
+
+    def after(self, token: int) -> "Thinking":
+        """Where the reply stands with one token more."""
+        if token in (self.opens, self.closes):
+            return replace(self, is_open=token == self.opens)
+        return replace(self, left=self.left - 1) if self.is_open else self
+
+
+NO_BUDGET = Thinking(opens=-1, closes=-1, left=0)  # of no token, so no thought ever begins
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One sequence to generate.
 
     `prompt` token ids, at least one; `max_tokens` new tokens at most; `stop_ids` end the reply and
     are part of it; `num_draft_tokens` drafts a round, 0 for plain decoding, None for as many as the
     policy finds worth it. `is_end` is called once for each emitted token, in order, and answers
-    whether the reply ends with it (stop strings).
+    whether the reply ends with it (stop strings). `thinking`: the budget of its thoughts.
     """
 
     prompt: tuple[int, ...]
@@ -109,13 +144,18 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     num_draft_tokens: int | None = 0
     is_end: Callable[[int], bool] = never
+    thinking: Thinking = NO_BUDGET
 
 
 def check_request(request: Request, vocab_size: int, context: int) -> None:
     """Raise RequestError where ids, lengths or counts are out of range."""
     check_token_ids("prompt", request.prompt, vocab_size)
     check_token_ids("stop_ids", tuple(request.stop_ids), vocab_size)
-    check_integer("max_tokens", request.max_tokens, 1, 1 << 31)
+    check_integer("max_tokens", request.max_tokens, 1, MOST_TOKENS)
+    if request.thinking != NO_BUDGET:
+        markers = (request.thinking.opens, request.thinking.closes)
+        check_token_ids("thinking", markers, vocab_size)
+        check_integer("thinking_budget", request.thinking.left, 0, MOST_TOKENS)
     if request.num_draft_tokens is not None:
         check_integer("num_draft_tokens", request.num_draft_tokens, 0, MAX_DRAFT_TOKENS)
     if not request.prompt:

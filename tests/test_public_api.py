@@ -29,8 +29,15 @@ GENERATE = {
     "stop": (),
     "num_draft_tokens": "auto",
     "timeout": None,
+    "tools": None,
+    "think": False,
+    "thinking_budget": None,
+    "preserve_thinking": False,
 }
-REPLY = {"text", "token_ids", "finish_reason", "seed", "spec", "usage", "timings"}
+REPLY = {
+    *("text", "token_ids", "finish_reason", "seed", "spec", "usage", "timings"),
+    *("reasoning", "tool_calls", "tool_text", "warning"),
+}
 SPEC = {"rounds", "drafted", "accepted", "per_position", "tokens_per_round", "target_forwards"}
 
 
@@ -103,8 +110,9 @@ def test_reply_and_chunk_have_the_promised_fields():
 
     assert names(mtp_mlx.Reply) >= REPLY
     assert names(mtp_mlx.SpecStats) >= SPEC
-    assert names(mtp_mlx.Usage) >= {"prompt_tokens", "completion_tokens"}
-    assert names(mtp_mlx.Chunk) >= {"text", "tokens", "finish_reason"}
+    assert names(mtp_mlx.Usage) >= {"prompt_tokens", "completion_tokens", "reasoning_tokens"}
+    assert names(mtp_mlx.Chunk) >= {"text", "tokens", "finish_reason", "drafts", "kind"}
+    assert names(mtp_mlx.ToolCall) == {"id", "name", "arguments"}
     assert names(mtp_mlx.Token) >= {"id", "text", "origin", "position"}
     assert isinstance(mtp_mlx.Token.from_draft, property)
 

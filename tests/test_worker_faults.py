@@ -28,7 +28,7 @@ def test_a_reply_that_cannot_take_its_own_end_fails_alone(monkeypatch, end, opti
     llm = loaded()
     expected = llm.generate(PROMPTS[1], **SAMPLED).token_ids
     bad, good = llm.stream(PROMPTS[0], **LONG, **options), llm.stream(PROMPTS[1], **LONG)
-    monkeypatch.setattr(bad._job._transcript, "finish", broken)
+    monkeypatch.setattr(bad._job._parts, "finish", broken)
     if end is not None:
         Calls(lambda: end(bad)).ends()
     [ended] = Calls(lambda: read(bad)).ends()
@@ -45,7 +45,7 @@ def test_a_request_that_the_engine_refuses_and_that_cannot_say_so_fails_alone(mo
     good, job = llm.stream(PROMPTS[1], **LONG), llm._job(PROMPTS[0], {})
     next(good)
     Fault(Engine, "submit", monkeypatch).plan(1)
-    monkeypatch.setattr(job._transcript, "finish", broken)
+    monkeypatch.setattr(job._parts, "finish", broken)
     llm._worker.submit(job)
     [ended] = Calls(job.reply).ends()
     assert ended.result.finish_reason == "error"

@@ -16,6 +16,11 @@ class Turn:
     seed: int = 0
     reasoning: str = ""
 
+    def answer(self) -> dict[str, str]:
+        """The reply as a message, with its thought, which the template drops unless told not to."""
+        said = _message("assistant", self.reply)
+        return said | {"reasoning_content": self.reasoning} if self.reasoning else said
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -36,7 +41,7 @@ class Conversation:
         """What the chat template gets: the system prompt once, the turns, the open message."""
         found = [] if self.system is None else [_message("system", self.system)]
         for turn in self.turns:
-            found += [_message("user", turn.user), _message("assistant", turn.reply)]
+            found += [_message("user", turn.user), turn.answer()]
         return found if self.unanswered is None else [*found, _message("user", self.unanswered)]
 
     def asked(self, user: str) -> "Conversation":

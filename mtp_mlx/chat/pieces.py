@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from mtp_mlx.reply import Chunk
-
 Style = Literal["bold", "italic", "strike", "code", "heading", "label", "frame"]
 Styles = frozenset[Style]
 PLAIN: Styles = frozenset()
@@ -66,11 +64,3 @@ def lines_of(spans: Sequence[Span]) -> list[list[Span]]:
             if at is not None:
                 at += len(text) + 1
     return lines
-
-
-Kind = Literal["content", "reasoning", "tool"]
-
-
-def kind_of(chunk: Chunk) -> Kind:
-    """What a chunk belongs to; all of it to the reply, for the API tells no thoughts apart yet."""
-    return "content"

@@ -12,10 +12,12 @@ from mtp_mlx.cli.options import (
     Grouped,
     loading_of,
     merge_draft_tokens,
+    merge_template_args,
     model_names,
     model_options,
     option,
     sampling_options,
+    thinking_options,
 )
 from mtp_mlx.cli.prompt import read_piped
 from mtp_mlx.cli.terminal import is_terminal
@@ -39,9 +41,9 @@ def _targets(
 @option("Chat", "-s", "--system-prompt", metavar="TEXT", help="What comes before the chat.")
 @option("Chat", "--continue", "is_continued", is_flag=True, help="Go on with the last chat.")
 @option("Chat", "--session", metavar="NAME", help="Go on with the chat NAME, or begin it.")
-@option("Chat", "--hide-thinking", is_flag=True, help="Do not show the model's thoughts.")
 @option("Chat", "--no-color-drafts", is_flag=True, help="Do not tint accepted drafts.")
 @model_options
+@thinking_options
 @sampling_options
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object; needs a pipe.")
 @click.pass_context
@@ -59,6 +61,7 @@ def command(context: click.Context, name: str | None, as_json: bool, **given: An
         saved = saved.with_system(system)
     loading = _loading(context, name, given, saved)
     merge_draft_tokens(given)
+    merge_template_args(given)
     view = {
         "color_drafts": not given.pop("no_color_drafts"),
         "hide_thinking": given.pop("hide_thinking"),

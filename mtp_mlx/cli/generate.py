@@ -1,5 +1,6 @@
 """`mtp-mlx generate`: replies to a prompt, streamed as text or printed as JSON."""
 
+import json
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,15 @@ from mtp_mlx.cli.options import (
     is_count,
     loading_of,
     merge_draft_tokens,
+    merge_template_args,
     model_options,
     option,
     sampling_options,
+    thinking_options,
 )
-from mtp_mlx.cli.prompt import read_piped, read_prompt
-from mtp_mlx.cli.replies import print_json, print_json_lines, print_text
+from mtp_mlx.cli.prompt import read_file, read_piped, read_prompt
+from mtp_mlx.cli.replies import Look, print_json, print_json_lines, print_text
+from mtp_mlx.fields import shown_name
 from mtp_mlx.request import MAX_SEED
 
 if TYPE_CHECKING:
@@ -48,8 +52,10 @@ class TokenIds(click.ParamType):
     "Prompt", "--ignore-chat-template", is_flag=True, help="The prompt is raw text, not a message."
 )
 @option("Prompt", "--prompt-ids", type=TokenIds(), help="Token ids in place of a text prompt.")
+@option("Prompt", "--tools", metavar="FILE", help="Functions it may call: a JSON list.")
 @model_options
 @sampling_options
+@thinking_options
 @option(
     "Output",
     "-n",
@@ -73,15 +79,18 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
     """Write a reply to PROMPT. Several words are one prompt; text that is piped in comes before it.
 
     The prompt is a chat message, in the checkpoint's own template. Sampling options that are not
-    given take the checkpoint's generation_config.
+    given take the checkpoint's generation_config. A thought is shown on a terminal alone, before
+    the reply; calls of tools are printed and not carried out.
     """
-    is_raw, with_stats = given.pop("raw"), given.pop("stats")
+    is_raw, with_stats, hides = (given.pop(name) for name in ("raw", "stats", "hide_thinking"))
     if as_json and as_lines:
         raise click.UsageError("give --json or --jsonl, and not both")
     if is_raw and (as_json or as_lines):
         raise click.UsageError("--raw is for text; JSON holds the exact text anyway")
     loading = loading_of(given)
     merge_draft_tokens(given)
+    merge_template_args(given)
+    given["tools"] = _tools(given["tools"])
     prompt = _prompt(words, given)
     seeds = _seeds(given.pop("seed"), given.pop("count"))
     from mtp_mlx.api import load
@@ -95,7 +104,18 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
         elif as_lines:
             print_json_lines(llm, streams, with_stats=with_stats)
         else:
-            print_text(llm, streams, with_stats=with_stats, is_raw=is_raw)
+            look = Look(is_raw=is_raw, hides_thoughts=hides)
+            print_text(llm, streams, look, with_stats=with_stats)
+
+
+def _tools(file: str | None) -> Any:
+    """The JSON of a file; what it holds is checked where it is used."""
+    if file is None:
+        return None
+    try:
+        return json.loads(read_file(file))
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"{shown_name(file)} is not JSON: {error}") from error
 
 
 def _prompt(words: tuple[str, ...], given: dict[str, Any]) -> "Prompt":

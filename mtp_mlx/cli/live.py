@@ -14,10 +14,11 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from mtp_mlx.chat.markdown import MarkdownStream
-from mtp_mlx.chat.pieces import Kind, Line, Piece
+from mtp_mlx.chat.pieces import Line, Piece
 from mtp_mlx.chat.settings import Settings
 from mtp_mlx.cli.screen import Screen
 from mtp_mlx.cli.terminal import ERASE_LINE
+from mtp_mlx.text.calls import Kind
 from mtp_mlx.text.visible import visible
 
 ERASE_BELOW = "\x1b[J"

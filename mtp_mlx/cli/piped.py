@@ -4,13 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtp_mlx.chat.pieces import kind_of
-from mtp_mlx.cli.replies import print_json
-from mtp_mlx.cli.terminal import can_style, painted, tint, unmarked
+from mtp_mlx.cli.replies import Look, print_json, print_text
 from mtp_mlx.cli.turns import turn_of
 
 if TYPE_CHECKING:
-    from mtp_mlx.api import Stream
     from mtp_mlx.chat.saved import Chats, Place, Saved
     from mtp_mlx.chat.settings import Settings
 
@@ -35,17 +32,12 @@ def reply_once(
         if as_json:
             print_json(llm, [stream], with_stats=False)
         else:
-            _print(stream, settings)
+            look = Look(
+                is_raw=False,
+                hides_thoughts=settings.hide_thinking,
+                tints_drafts=settings.color_drafts,
+            )
+            print_text(llm, [stream], look, with_stats=False)
         talk = talk.answered(turn_of(llm, message, stream.reply))
     if chats is not None and place is not None:
         chats.write(place, saved.held_with(talk, loading))
-
-
-def _print(stream: "Stream", settings: "Settings") -> None:
-    mark = tint if settings.color_drafts and can_style() else unmarked
-    try:
-        for chunk in stream:
-            if kind_of(chunk) == "content" or not settings.hide_thinking:
-                print(painted(chunk, mark), end="", flush=True)
-    finally:
-        print(flush=True)

@@ -41,7 +41,7 @@ def read_piped() -> str:
 def read_lines(file: str) -> list[str]:
     """The lines of a file that are not blank; "-" is stdin. Raises UsageError where there is none,
     or the file cannot be read, is too long or no text."""
-    text = _read_stdin() if file == STDIN else _read_file(file)
+    text = _read_stdin() if file == STDIN else read_file(file)
     lines = [line.strip() for line in text.splitlines()]
     prompts = [line for line in lines if line]
     if not prompts:
@@ -51,15 +51,14 @@ def read_lines(file: str) -> list[str]:
     return prompts
 
 
-def _read_file(file: str) -> str:
+def read_file(file: str) -> str:
+    """The text of a file. Raises UsageError where it cannot be read, is too long or no text."""
     try:
         with open(file, "rb") as opened:
             data = opened.read(LIMIT_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise click.UsageError(
-            f"{shown_name(file)}: {reason}; name a readable file, or - for stdin"
-        ) from error
+        raise click.UsageError(f"{shown_name(file)}: {reason}; name a readable file") from error
     return _decode(data, file)
 
 

@@ -13,6 +13,7 @@ from mtp_mlx.cli.repl import Chat, loaded
 from mtp_mlx.cli.stats import describe
 from mtp_mlx.embedded import NAMES, name_of
 from mtp_mlx.errors import MtpError, RequestError
+from mtp_mlx.hub.find import names_here
 from mtp_mlx.options import Keywords
 
 SHOWN_CHATS = 12
@@ -29,7 +30,7 @@ def choices(chat: Chat, name: str) -> Iterable[str]:
     """What may follow a command, for Tab."""
     match name:
         case "model":
-            return NAMES
+            return (*NAMES, *names_here())
         case "load" if chat.chats is not None:
             return chat.chats.names()
         case "set":
@@ -179,7 +180,7 @@ def _tokens(chat: Chat, rest: str) -> None:
     if chat.talk.is_empty:
         chat.note(f"nothing was said yet; the context has {context:,} tokens")
         return
-    used = len(chat.llm.prompt_ids(chat.talk.messages()))
+    used = len(chat.llm.prompt_ids(chat.talk.messages(), **chat.settings.keywords))
     chat.note(f"{used:,} of {context:,} tokens used, {max(context - used, 0):,} left")
 
 

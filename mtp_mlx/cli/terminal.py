@@ -40,6 +40,11 @@ def tint(text: str) -> str:
     return click.style(text, fg="cyan", underline=True)
 
 
+def dim(text: str) -> str:
+    """One line of text in a fainter colour."""
+    return click.style(text, dim=True)
+
+
 def bracket(text: str) -> str:
     """One line of text between marks, for output without style."""
     return f"‹{text}›"
@@ -50,12 +55,14 @@ def unmarked(text: str) -> str:
     return text
 
 
-def painted(chunk: Chunk, mark: Mark, *, is_raw: bool = False) -> str:
-    """A chunk as it is printed: its accepted drafts marked, line by line.
+def painted(chunk: Chunk, mark: Mark, *, is_raw: bool = False, is_all: bool = False) -> str:
+    """A chunk as it is printed: its accepted drafts marked, line by line, or all of it.
 
     is_raw: control characters of the model are passed on instead of being shown.
     """
     show = unmarked if is_raw else visible
+    if is_all:
+        return _mark_lines(show(chunk.text), mark)
     if not chunk.tokens:
         return show(chunk.text)
     parts = []

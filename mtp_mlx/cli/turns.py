@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from mtp_mlx.chat.conversation import Conversation, Turn
-from mtp_mlx.chat.pieces import kind_of
 from mtp_mlx.chat.settings import Settings
 from mtp_mlx.cli.figures import Answer
 from mtp_mlx.embedded import name_of
@@ -21,7 +20,7 @@ CUT = ("cancelled", "error")
 def turn_of(llm: "LLM", message: str, reply: Reply) -> Turn:
     """A message with its reply, as a chat keeps it."""
     name = name_of(llm.pair.target)
-    return Turn(message, reply.text, reply.finish_reason, name, reply.seed)
+    return Turn(message, reply.text, reply.finish_reason, name, reply.seed, reply.reasoning)
 
 
 def write_reply(
@@ -55,7 +54,7 @@ def _shown(stream: "Stream", view: "ReplyView") -> tuple[tuple[int, ...], MtpErr
             if _is_round(chunk):
                 depths.append(len(chunk.drafts))
             for text, is_draft in _parts(chunk):
-                view.add(text, is_draft, kind_of(chunk))
+                view.add(text, is_draft, chunk.kind)
             view.draw()
     except MtpError as error:
         return tuple(depths), error

@@ -183,6 +183,7 @@ class Engine:
                 budget=min(request.max_tokens, context),
                 slot=slot,
                 tokens=list(request.prompt),
+                thinking=request.thinking,
             )
 
     def _most_tokens(self, request: Request) -> int:
@@ -220,10 +221,10 @@ class Engine:
             kept = accept([], [token], sequence.limit)
         except Exception as error:
             return [self._fail(sequence, error)]
-        sequence.tokens.append(token)
+        sequence.extend(kept.tokens)
         sequence.hidden = hidden[0]
         sequence.is_running = True
-        events: list[Event] = [Tokens(sequence.id, (token,), ("prefill",), (), 0)]
+        events: list[Event] = [Tokens(sequence.id, kept.tokens, ("prefill",), (), 0)]
         if kept.reason is not None:
             events.append(self._finish(sequence, kept.reason))
         return events
@@ -328,7 +329,8 @@ class Engine:
         return Airborne(launch(self.target, self.cache, running, draft), rows, decision)
 
     def _run_ahead(self, air: Airborne) -> Airborne | None:
-        """The next plain round, queued before this one lands; None where rows draft or join."""
+        """The next plain round, queued before this one lands; None where rows draft or join, or
+        where the token on the device is not the one that a row will emit."""
         flight = air.flight
         running = {s.id for s in self.sequences if s.is_running}
         if not air.decision.is_plain or running - {s.id for s in flight.sequences}:
@@ -338,7 +340,7 @@ class Engine:
             for index, sequence in enumerate(flight.sequences)
             if sequence.id in running and sequence.remaining > 1
         )
-        if not keep:
+        if not keep or any(flight.sequences[index].thinking.is_spent for index in keep):
             return None
         rows = tuple(self._input(flight.sequences[index], in_the_air=1) for index in keep)
         decision = self.planner.plan(rows, in_the_air=1)

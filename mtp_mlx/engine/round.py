@@ -250,13 +250,18 @@ def accept(drafted: list[int], chosen: list[int], limit: RowLimit) -> Commit:
 
     drafted has k host ids, chosen k + 1. A stop token, a stop string or the end of the budget cuts
     the row there, as if it had been decoded token by token. Leviathan et al. 2023, §2.3, with
-    matching in place of weighing (see model/choose.py).
+    matching in place of weighing (see model/choose.py). The token that ends a thought whose budget
+    is spent takes the place of the target's choice: drafts behind it stay only where it was drafted
+    itself.
     """
     assert len(chosen) == len(drafted) + 1
     assert limit.remaining > 0
     tokens: list[int] = []
     accepted = 0
-    for index, token in enumerate(chosen):
+    thinking = limit.thinking
+    for index, own in enumerate(chosen):
+        token = thinking.choice(own)
+        thinking = thinking.after(token)
         tokens.append(token)
         is_match = index < len(drafted) and drafted[index] == token
         accepted += is_match
@@ -277,7 +282,7 @@ def commit(cache: Cache, sequence: Sequence, kept: Commit, hidden: mx.array) -> 
     state at its own index, and is pending from now on.
     """
     cache.commit(sequence.slot, len(kept.tokens))
-    sequence.tokens.extend(kept.tokens)
+    sequence.extend(kept.tokens)
     sequence.hidden = hidden[len(kept.tokens) - 1]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mtp_mlx.request import Request
+from mtp_mlx.request import NO_BUDGET, Request, Thinking
 
 
 @dataclass
@@ -14,6 +14,7 @@ class Sequence:
 
     Invariant while it runs: cache.lengths[slot] == len(tokens) - 1. The last token is *pending*:
     emitted, not cached. `hidden` [D] is the target's state (final norm) that predicted it.
+    `thinking`: where it stands with its budget.
 
     `parked`: why it makes no drafts any more; `declined`: why the planner's last word on it was
     none, where it might have drafted.
@@ -24,6 +25,7 @@ class Sequence:
     budget: int
     slot: int
     tokens: list[int]
+    thinking: Thinking = NO_BUDGET
     num_prefilled: int = 0
     hidden: mx.array | None = None
     is_running: bool = False
@@ -46,13 +48,22 @@ class Sequence:
 
     @property
     def limit(self) -> "RowLimit":
-        return RowLimit(self.request.stop_ids, self.remaining, self.request.is_end)
+        stop_ids, is_end = self.request.stop_ids, self.request.is_end
+        return RowLimit(stop_ids, self.remaining, is_end, self.thinking)
+
+    def extend(self, tokens: tuple[int, ...]) -> None:
+        """Take emitted tokens."""
+        self.tokens.extend(tokens)
+        for token in tokens:
+            self.thinking = self.thinking.after(token)
 
 
 @dataclass(frozen=True)
 class RowLimit:
-    """What a row may take of a round: at most `remaining` tokens, none after a stop."""
+    """What a row may take of a round: at most `remaining` tokens, none after a stop, and what
+    its budget of thinking leaves."""
 
     stop_ids: frozenset[int]
     remaining: int
     is_end: Callable[[int], bool]
+    thinking: Thinking = NO_BUDGET

@@ -21,7 +21,8 @@ and one round does four things:
 
 A token is chosen from logits with noise that depends on its position and the seed of the request
 alone (`choose`). Both models draw the same noise, and each kept token is the target's choice given
-the text before it: the reply is that of `plain_decode`, whatever the drafter proposes.
+the text before it: the reply is that of `plain_decode`, whatever the drafter proposes. In a thought
+whose budget is spent the choice is the token that ends it (`Thinking`): a rule of the text alone.
 Leviathan et al. 2023 (arXiv 2211.17192), with matching in place of weighing: Daliri et al. 2024
 (arXiv 2408.07978).
 """
@@ -41,9 +42,11 @@ from mtp_mlx.reference.target import Target
 from mtp_mlx.reference.view import draft_view
 from mtp_mlx.request import (
     AUTO_DRAFT_TOKENS,
+    NO_BUDGET,
     Origin,
     Request,
     Sampling,
+    Thinking,
     check_request,
     check_token_ids,
 )
@@ -70,10 +73,12 @@ class Round:
 
 @dataclass(frozen=True)
 class Seed:
-    """What a round starts from: the pending token, and the hidden state [D] of the one before."""
+    """What a round starts from: the pending token, the hidden state [D] of the one before, and
+    where the reply stands with its budget of thinking."""
 
     token: int
     hidden: np.ndarray
+    thinking: Thinking = NO_BUDGET
 
 
 def plain_decode(
@@ -85,7 +90,8 @@ def plain_decode(
     *,
     chunk: int = CHUNK,
 ) -> list[int]:
-    """The reply, one forward of the target for each token: what speculation must reproduce."""
+    """The reply, one forward of the target for each token: what speculation must reproduce, where
+    there is no budget of thinking."""
     asked = Request(
         prompt=tuple(prompt), sampling=sampling, max_tokens=max_tokens, stop_ids=stop_ids
     )
@@ -115,8 +121,9 @@ def speculative_decode(
     depth = AUTO_DRAFT_TOKENS if asked is None else asked  # there is no policy here
     cache = target.new_cache(1, depth + 1)
     hidden = prefill(target, cache, request.prompt, chunk)[-1]
-    token = choose_token(target, hidden, request.sampling, cache.lengths[SLOT])
-    seed = Seed(token, hidden)
+    own = choose_token(target, hidden, request.sampling, cache.lengths[SLOT])
+    token = request.thinking.choice(own)
+    seed = Seed(token, hidden, request.thinking.after(token))
     emitted, is_over = 1, _ends(request, token)
     yield Round((token,), ("prefill",), drafts=(), accepted=0)
     while not is_over and emitted < limit:
@@ -175,9 +182,11 @@ def verify(
     hidden = forward(target, cache, [seed.token, *drafts])  # [1 + drafts, D]
     kept: list[int] = []
     origins: list[Origin] = []
-    is_over = False
+    is_over, thinking = False, seed.thinking
     for index in range(len(drafts) + 1):
-        token = choose_token(target, hidden[index], request.sampling, length + index + 1)
+        own = choose_token(target, hidden[index], request.sampling, length + index + 1)
+        token = thinking.choice(own)
+        thinking = thinking.after(token)
         is_match = index < len(drafts) and drafts[index] == token
         kept.append(token)
         origins.append("draft" if is_match else "target" if drafts else "plain")
@@ -186,7 +195,7 @@ def verify(
             break
     cache.commit(SLOT, len(kept))  # the pending token and all kept ones but the last
     done = Round(tuple(kept), tuple(origins), tuple(drafts), origins.count("draft"))
-    return done, Seed(kept[-1], hidden[len(kept) - 1]), is_over
+    return done, Seed(kept[-1], hidden[len(kept) - 1], thinking), is_over
 
 
 def choose_token(target: Target, hidden: np.ndarray, sampling: Sampling, position: int) -> int:

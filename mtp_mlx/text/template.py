@@ -32,6 +32,8 @@ from mtp_mlx.text.visible import visible
 FILE_NAME = "chat_template.jinja"
 LIMIT_BYTES = 1 << 20  # Gemma 4's template has about 20 kB
 MAX_DEPTH = 64  # of a message or tool
+# The variable of a template that an option sets.
+VARIABLES = {"tools": "tools", "think": "enable_thinking", "preserve_thinking": "preserve_thinking"}
 STAND_INS = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))  # private-use planes 15, 16
 
 
@@ -87,6 +89,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         tools: list[dict] | None = None,
         enable_thinking: bool = False,
+        preserve_thinking: bool = False,
     ) -> str:
         """The chat as text.
 
@@ -97,6 +100,7 @@ class ChatTemplate:
             "tools": tools,
             "add_generation_prompt": add_generation_prompt,
             "enable_thinking": enable_thinking,
+            "preserve_thinking": preserve_thinking,
         }
         try:
             return RENDERER.render(self.source, values)
@@ -117,25 +121,26 @@ def encode_chat(
     template: ChatTemplate,
     messages: list[dict],
     *,
-    add_generation_prompt: bool = True,
     tools: list[dict] | None = None,
     enable_thinking: bool = False,
+    preserve_thinking: bool = False,
 ) -> list[int]:
     """The prompt ids of a chat; control tokens come from the template alone.
 
-    Raises RequestError for a chat that is not JSON-like, holds a lone surrogate, or that the
-    template refuses.
+    Raises Unsupported for an option that the template does not know, and RequestError for a chat
+    that is not JSON-like, holds a lone surrogate, or that the template refuses.
     """
     _check_chat(messages, tools)
+    _check_known(template, tools=tools, think=enable_thinking, preserve_thinking=preserve_thinking)
     stand_ins = _choose_stand_ins(tokenizer.control_marks, template.source, [messages, tools])
     hidden = str.maketrans(stand_ins)
     shown = {ord(stand_in): mark for mark, stand_in in stand_ins.items()}
     try:
         text = template.render(
             _translate(messages, hidden),
-            add_generation_prompt=add_generation_prompt,
             tools=None if tools is None else _translate(tools, hidden),
             enable_thinking=enable_thinking,
+            preserve_thinking=preserve_thinking,
         )
     except RequestError as error:
         raise RequestError(str(error).translate(shown), param=error.param) from error
@@ -154,6 +159,16 @@ def _check_chat(messages: list[dict], tools: list[dict] | None) -> None:
         _check_parts(message.get("content"), f"messages[{at}]")
     if not messages:
         raise RequestError("messages: expected at least one message", param="messages")
+
+
+def _check_known(template: ChatTemplate, **asked: object) -> None:
+    """Raises Unsupported for an option that would change nothing in what the template writes."""
+    for option, value in asked.items():
+        if value and VARIABLES[option] not in template.source:
+            raise Unsupported(
+                f"this model's chat template knows no {VARIABLES[option]}; leave {option} out",
+                param=option,
+            )
 
 
 def _check_parts(content: object, where: str) -> None:

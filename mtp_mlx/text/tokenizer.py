@@ -35,6 +35,7 @@ LIMIT_BYTES = 64 << 20  # Gemma 4's tokenizer.json has 33 MB
 SPACE_PIECE = "▁"
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 NOTHING = r"(?!)"  # a pattern that never matches
+TOOL_ANSWER = "<|tool_response>"  # the model waits for the answer to its call
 UNHIDDEN = " \t\r\n_\"'\\"  # white space and identifiers; quotes, which tojson escapes
 DECODER = [
     {"type": "Replace", "pattern": {"String": SPACE_PIECE}, "content": " "},
@@ -69,7 +70,9 @@ class Tokenizer:
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
         self.bos_id = vocabulary.get((named or {}).get("bos_token", "<bos>"))
         ends = ((named or {}).get("eos_token", "<eos>"), (named or {}).get("eot_token", "<turn|>"))
-        self.eos_ids = frozenset(vocabulary[end] for end in ends if end in vocabulary)
+        self.eos_ids = frozenset(
+            vocabulary[end] for end in (*ends, TOOL_ANSWER) if end in vocabulary
+        )
         self._controls = {
             token.content: Control(i, token.lstrip, token.rstrip) for i, token in controls.items()
         }
@@ -137,6 +140,11 @@ class Tokenizer:
         pieces = ((id_, self.piece_bytes(id_)) for id_ in ids)
         data = b"".join(piece for id_, piece in pieces if id_ not in skipped)
         return show_stray_bytes(data.decode("utf-8", "surrogateescape"))
+
+    def control_id(self, text: str) -> int | None:
+        """The id of a control token, None if the vocabulary has no such."""
+        control = self._controls.get(text)
+        return None if control is None else control.id
 
     def id_to_piece(self, token_id: int) -> str:
         """The vocabulary's own spelling of a token; empty for an id that the vocabulary skips."""

@@ -26,7 +26,7 @@ class Transcript:
         """Raises RequestError(param="stop") for stop strings that cannot be honoured."""
         check_stops(stops)
         self._tokenizer = tokenizer
-        self._matchers = [_Matcher(stop) for stop in stops]
+        self._matchers = [Matcher(stop) for stop in stops]
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._shown: list[str] = []
         self._ready: list[str] = []  # safe to show, not yet taken
@@ -91,7 +91,7 @@ class Transcript:
         self._held = text[len(text) - held :]
 
 
-class _Matcher:
+class Matcher:
     """The automaton of one stop string; `state` is the length of its beginning now matched."""
 
     def __init__(self, stop: str) -> None:

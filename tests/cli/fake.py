@@ -1,7 +1,8 @@
 """The command line with a model that replies what a test wants: `python -m tests.cli.fake`.
 
-The first argument is JSON, a list of rounds, each a list of [text, origin]; the rest is the command
-line's. "hang" in place of a round waits there, for an interrupt; "fail" is a fault of the run.
+The first argument is JSON, a list of rounds, each a list of [text, origin] or [text, origin, kind],
+all of one kind; the rest is the command line's. A round of kind "tool" is the arguments of a call.
+"hang" in place of a round waits there, for an interrupt; "fail" is a fault of the run.
 """
 
 import json
@@ -26,6 +27,7 @@ from mtp_mlx.reply import (
     Token,
     Usage,
 )
+from mtp_mlx.text.calls import ToolCall
 
 COSTS = RoundCosts((0.02, 0.03), 0.001, 0.002, 0.0005)
 
@@ -38,14 +40,16 @@ class FakeStream:
     def __init__(self, rounds: list, seed: int) -> None:
         self.rounds = rounds
         tokens = [token for turn in rounds if isinstance(turn, list) for token in turn]
+        calls = [text for text, _, *kind in tokens if kind == ["tool"]]
         self.reply = Reply(
-            text="".join(text for text, _ in tokens),
+            text="".join(text for text, _, *kind in tokens if kind in ([], ["content"])),
             token_ids=tuple(range(len(tokens))),
             finish_reason="stop",
             seed=seed,
             spec=SpecStats(2, 6, 3, (2, 1, 0), (2, 2, 2), 2.5, 2),
             usage=Usage(1, len(tokens)),
             timings=Timings(0.25, 0.5, 12.0),
+            tool_calls=tuple(ToolCall("call_1", "f", text) for text in calls),
         )
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -55,8 +59,9 @@ class FakeStream:
                 time.sleep(60)
             if turn == "fail":
                 raise NumericalError("the target gave NaN or infinity")
-            tokens = [Token(place, text, origin, place) for text, origin in turn]
-            yield Chunk("".join(text for text, _ in turn), tuple(tokens))
+            tokens = [Token(place, text, origin, place) for text, origin, *_ in turn]
+            kind = turn[0][2] if len(turn[0]) > 2 else "content"
+            yield Chunk("".join(token.text for token in tokens), tuple(tokens), kind=kind)
         yield Chunk("", (), "stop")
 
 

@@ -14,7 +14,7 @@ from mtp_mlx.reference.drafter import Drafter
 from mtp_mlx.reference.head import Logits
 from mtp_mlx.reference.target import Target
 from mtp_mlx.reference.view import View, draft_view
-from mtp_mlx.request import MAX_DRAFT_TOKENS, Request, Sampling
+from mtp_mlx.request import MAX_DRAFT_TOKENS, Request, Sampling, Thinking
 from tests import tiny_configs
 
 PROMPT = (2, 17, 9, 40, 33)
@@ -309,3 +309,26 @@ def test_a_rejected_draft_that_is_not_finite_does_no_harm():
     sick.bad = min(wrong - set(script.text))
     found = ids_of(decode.speculative_decode(sick, script, request(THREE_WRAPS, 4), chunk=8))
     assert found == plain("12b", GREEDY)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, NOISY])
+@pytest.mark.parametrize("left", [0, 1, 4])
+def test_a_budget_of_thinking_is_kept_whatever_is_drafted(sampling, left):
+    target, drafter = models()
+    text = plain("12b", sampling)
+    closes = (set(range(target.config.vocab_size)) - set(text)).pop()
+    thinking = Thinking(opens=text[2], closes=closes, left=left)
+
+    def reply(drafts: int, drafting: decode.Drafts | None) -> list[int]:
+        asked = request(16, drafts, sampling, thinking=thinking)
+        return ids_of(decode.speculative_decode(target, drafting, asked, chunk=decode.CHUNK))
+
+    expected = reply(0, None)
+    assert expected[:3] == text[:3]
+    inside = text[3 : 3 + left]
+    if text[2] not in inside:  # or the thought begins again, which takes nothing of the budget
+        assert expected[3 : 4 + left] == [*inside, closes]
+    whole = [*PROMPT, *expected, 0, 0, 0, 0, 0]
+    for depth in (1, 3, 5):
+        assert reply(depth, drafter) == expected
+        assert reply(depth, Oracle(whole, [depth, 1, 0])) == expected

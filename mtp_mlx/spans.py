@@ -1,0 +1,38 @@
+"""The chunks of one round: neighbouring tokens of the same part of a reply together."""
+
+from mtp_mlx.reply import Chunk, Token
+from mtp_mlx.text.calls import Kind
+from mtp_mlx.text.parts import Piece
+
+
+class Spans:
+    """Add a round's tokens in their order, then take its chunks."""
+
+    def __init__(self) -> None:
+        self._chunks: list[Chunk] = []
+        self._tokens: list[Token] = []  # of the chunk that is not complete
+        self._kind: Kind = "content"
+
+    def add(self, kind: Kind, token: Token) -> None:
+        """One more token, which belongs to a part of this kind."""
+        if kind != self._kind:
+            self._close()
+            self._kind = kind
+        self._tokens.append(token)
+
+    def add_text(self, piece: Piece) -> None:
+        """Text of another part that became showable with the last token: a chunk of its own."""
+        self._close()
+        self._chunks.append(Chunk(piece.text, (), kind=piece.kind))
+
+    def chunks(self, drafts: tuple[int, ...]) -> list[Chunk]:
+        """At least one chunk; the first has the round's drafts."""
+        self._close()
+        first, *others = self._chunks or [Chunk("", ())]
+        return [Chunk(first.text, first.tokens, None, drafts, first.kind), *others]
+
+    def _close(self) -> None:
+        if self._tokens:
+            text = "".join(token.text for token in self._tokens)
+            self._chunks.append(Chunk(text, tuple(self._tokens), kind=self._kind))
+            self._tokens = []
