@@ -35,6 +35,24 @@ def row_bytes(layers: Iterable[LayerSpec], tokens: int, itemsize: int) -> int:
     )
 
 
+def span_bytes(layers: Iterable[LayerSpec], tokens: int, itemsize: int) -> int:
+    """Full-attention K/V of `tokens` positions that are kept for later requests."""
+    return sum(
+        2 * tokens * layer.kv_heads * layer.head_dim * itemsize
+        for layer in layers
+        if layer.owns_cache and layer.window is None
+    )
+
+
+def window_bytes(layers: Iterable[LayerSpec], end: int, itemsize: int) -> int:
+    """Sliding K/V that a text of `end` tokens needs to be taken up there."""
+    return sum(
+        2 * min(end, layer.window) * layer.kv_heads * layer.head_dim * itemsize
+        for layer in layers
+        if layer.owns_cache and layer.window is not None
+    )
+
+
 def ring_bytes(layers: Iterable[LayerSpec], max_block: int, itemsize: int) -> int:
     """Sliding K/V of one row, whatever its length: windows and `max_block` provisional tokens."""
     return sum(

@@ -101,7 +101,9 @@ class Reply:
 class EngineStats:
     """An engine at one moment: rows by state, K/V bytes set aside (`kv_budget_bytes` None: no
     limit), the last decision on drafts; and since it began: rounds, those without drafts, tokens
-    verified (N), rows of rounds, drafts proposed and accepted, tokens of rounds.
+    verified (N), rows of rounds, drafts proposed and accepted, tokens of rounds, tokens of prompts
+    and those of them that were cached. `prompt_cache_bytes`: K/V kept of earlier texts, of at most
+    `prompt_cache_budget_bytes`.
 
     With experts, None without: `experts_per_layer`, distinct ones that a forward read in a layer,
     mean. `expert_overlap_rows`: of the choices of rows beyond the first, each row by its pending
@@ -125,6 +127,10 @@ class EngineStats:
     drafted: int
     accepted: int
     tokens: int
+    prompt_tokens: int
+    cached_tokens: int
+    prompt_cache_bytes: int
+    prompt_cache_budget_bytes: int
     experts_per_layer: float | None
     expert_overlap_rows: float | None
     expert_overlap_drafts: float | None

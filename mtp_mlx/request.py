@@ -99,7 +99,8 @@ class Request:
 
     `prompt` token ids, at least one; `max_tokens` new tokens at most; `stop_ids` end the reply and
     are part of it; `num_draft_tokens` drafts a round, 0 for plain decoding, None for as many as the
-    policy finds worth it. `is_end` is called once for each emitted token, in order, and answers
+    policy finds worth it; `cache`: take up what is kept of earlier texts, and keep this one.
+    `is_end` is called once for each emitted token, in order, and answers
     whether the reply ends with it (stop strings).
     """
 
@@ -108,6 +109,7 @@ class Request:
     max_tokens: int
     stop_ids: frozenset[int] = frozenset()
     num_draft_tokens: int | None = 0
+    cache: bool = True
     is_end: Callable[[int], bool] = never
 
 
@@ -129,6 +131,15 @@ def check_request(request: Request, vocab_size: int, context: int) -> None:
 
 
 @dataclass(frozen=True)
+class Reuse:
+    """Tokens of a prompt whose K/V an earlier text had left; `miss_reason`: why no more of them,
+    None where nothing longer was ever kept."""
+
+    cached_tokens: int
+    miss_reason: str | None
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Tokens emitted by one round (or by prefill: its first token).
 
@@ -136,6 +147,7 @@ class Tokens:
     "plain" (a round without). `drafts` are the round's proposals in their order, of which the first
     `accepted` were emitted; on MLX an unusable one (from NaN, or no token) stands there as 0. A
     round that was dropped, because a draft led the target to NaN, has drafts and no tokens.
+    `reuse` comes with the prefill's token alone.
     """
 
     request_id: int
@@ -143,6 +155,7 @@ class Tokens:
     origins: tuple[Origin, ...]
     drafts: tuple[int, ...]
     accepted: int
+    reuse: Reuse | None = None
 
     @property
     def drafted(self) -> int:

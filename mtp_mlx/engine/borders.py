@@ -112,17 +112,20 @@ class Borders(Generic[Span, Window]):
         missing = len(starts) * self._span_bytes + self._window_bytes(border)
         return Wanted(border, starts, missing)
 
-    def make_room(self, free: int, ids: Sequence[int], border: int) -> bool:
-        """Drop others until what the text `ids` wants at `border` fits into the budget and into
-        `free` bytes, which grow by what is dropped; False, and it is not kept, if that fails."""
-        limit = min(self.budget, self.bytes + free)
+    def make_room(
+        self, ids: Sequence[int], border: int, free: int, promised: int = 0
+    ) -> Wanted | None:
+        """What the text `ids` wants at `border`, others dropped until it fits: into the budget, of
+        which `promised` bytes are taken, and into `free` bytes, which grow by what is dropped.
+        None, and it is not to be kept, if that fails."""
+        limit = min(self.budget - promised, self.bytes + free)
         while True:
             wanted = self.wanted(ids, border)
             if wanted is None or self.bytes + wanted.num_bytes <= limit:
-                return wanted is not None
+                return wanted
             path = list(self._path(ids[:border]))
             if not self._drop_one(spared=path[-1] if path else None):
-                return False
+                return None
 
     def leave(self, num_bytes: int) -> None:
         """Drop texts until at most `num_bytes` are held."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mtp_mlx.request import Request
+from mtp_mlx.request import Request, Reuse
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Sequence:
     emitted, not cached. `hidden` [D] is the target's state (final norm) that predicted it.
 
     `parked`: why it makes no drafts any more; `declined`: why the planner's last word on it was
-    none, where it might have drafted.
+    none, where it might have drafted. `reuse`: what was taken up when its prompt began to run.
     """
 
     id: int
@@ -25,11 +25,18 @@ class Sequence:
     slot: int
     tokens: list[int]
     num_prefilled: int = 0
+    reuse: Reuse | None = None
     hidden: mx.array | None = None
     is_running: bool = False
     drafter_faults: int = 0
     parked: str | None = None
     declined: str | None = None
+
+    @staticmethod
+    def of(id: int, request: Request, slot: int, context: int) -> "Sequence":
+        """A request whose prompt has not begun to run, in a context of so many tokens."""
+        budget = min(request.max_tokens, context - len(request.prompt))
+        return Sequence(id, request, budget, slot, list(request.prompt))
 
     @property
     def pending(self) -> int:

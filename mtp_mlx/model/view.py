@@ -258,7 +258,7 @@ class WindowPlan:
         if start:
             held = np.concatenate([held, np.arange(start - capacity, start)])
         at = np.arange(first, end)[:, None]
-        seen = (held >= 0) & (held <= at) & (held > at - reach)
+        seen = np.asarray((held >= 0) & (held <= at) & (held > at - reach), dtype=bool)
         old = held % capacity
         new = (capacity if self._ring_used else 0) + held - row.start
         order = np.where(held < row.start, old, new)
