@@ -18,6 +18,7 @@ from mtp_mlx.validate import ITEM_BYTES, TensorInfo
 KEY_STEP = 64
 SCORE_BYTES = 256 << 20  # bound of one attention call's scores (model/view.py)
 ROUND_COPIES = 3  # of a round's logits in float32: themselves, the noise, and their sum
+PROMPT_CACHE_SHARE = 0.2  # of what a plan leaves, for texts that later requests take up
 MARGIN = 0.10  # of everything else: allocator, graphs, the runtime itself
 FLOATS = ("F64", "F32", "F16", "BF16")  # what is cast to the type of the activations
 
@@ -142,8 +143,13 @@ class Plan:
 
     @property
     def kv_budget(self) -> int:
-        """Bytes for the K/V of all rows, their windows included."""
+        """Bytes for the K/V of all rows, their windows included, and for what is kept of texts."""
         return self.limit - self.needed + self.windows
+
+    @property
+    def prompt_cache_bytes(self) -> int:
+        """Bytes for K/V that is kept of texts, where the user has no wish: out of `kv_budget`."""
+        return int(PROMPT_CACHE_SHARE * max(self.limit - self.needed, 0))
 
     def check(self) -> None:
         """Raises DoesNotFit, with the parts and the remedy, where more is needed than there is."""

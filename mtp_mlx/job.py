@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from mtp_mlx.errors import MtpError
 from mtp_mlx.generation import Defaults
 from mtp_mlx.options import Options
-from mtp_mlx.reply import Chunk, Reply, SpecStats, Timings, Token, Usage
+from mtp_mlx.reply import NOT_READ, Chunk, Reply, SpecStats, Timings, Token, Usage
 from mtp_mlx.request import Event, Failed, Finished, FinishReason, Request, Tokens
 from mtp_mlx.text.tokenizer import Tokenizer
 from mtp_mlx.text.transcript import Transcript
@@ -38,6 +38,7 @@ class Job:
         self._ids: list[int] = []
         self._rounds: list[tuple[int, int]] = []  # drafted, accepted
         self._parked: str | None = None
+        self._cache = NOT_READ
         self._text = ""
         self._started = time.perf_counter()
         self._first: float | None = None
@@ -54,6 +55,7 @@ class Job:
             max_tokens=limit,
             stop_ids=frozenset(defaults.eos_ids),
             num_draft_tokens=options.draft_tokens(),
+            cache=options.may_cache(),
             is_end=self._is_end,
         )
 
@@ -121,6 +123,8 @@ class Job:
             for index, (token, origin) in enumerate(zip(event.ids, event.origins, strict=True))
         )
         self._ids.extend(event.ids)
+        if event.cache_use is not None:
+            self._cache = event.cache_use
         if event.origins[:1] != ("prefill",):
             self._rounds.append((event.drafted, event.accepted))
         self._emit("".join(token.text for token in tokens), tokens, event.drafts)
@@ -144,7 +148,7 @@ class Job:
     @property
     def usage(self) -> Usage:
         """Tokens so far, in chunks that were taken or not."""
-        return Usage(len(self.prompt), len(self._ids))
+        return Usage(len(self.prompt), len(self._ids), self._cache.cached_tokens)
 
     def reply(self) -> Reply:
         """The finished reply."""
@@ -162,6 +166,7 @@ class Job:
             usage=self.usage,
             timings=Timings(first - self._started, seconds, later / seconds if seconds else 0.0),
             error=None if self.error is None else str(self.error),
+            cache=self._cache,
         )
 
     def _spec(self) -> SpecStats:

@@ -22,7 +22,8 @@ class Keywords(TypedDict, total=False):
     `stop`: strings that end the reply and are left out of its text. `num_draft_tokens`: drafts a
     round, 0 for plain decoding, "auto" for as many as pay. `max_tokens` None: 4,096 or the rest of
     the context. `seed` None: drawn from the system, reported in Reply.seed. `timeout`: seconds from
-    the call until the reply must be complete, or it fails with TimedOut.
+    the call until the reply must be complete, or it fails with TimedOut. `cache`: whether it takes
+    up what is kept of earlier texts, and is kept itself (True).
     """
 
     temperature: float | None
@@ -34,6 +35,7 @@ class Keywords(TypedDict, total=False):
     stop: str | Sequence[str] | None
     num_draft_tokens: int | str | None
     timeout: float | None
+    cache: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class Options:
     stop: str | Sequence[str] | None = ()
     num_draft_tokens: int | str | None = "auto"
     timeout: float | None = None
+    cache: bool | None = None
 
     @staticmethod
     def of(values: Keywords) -> "Options":
@@ -104,6 +107,14 @@ class Options:
                 param="timeout",
             )
         return float(value)
+
+    def may_cache(self) -> bool:
+        """Whether earlier texts may be taken up. Raises RequestError for what is no bool."""
+        if not isinstance(self.cache, bool | None):
+            raise RequestError(
+                f"cache must be True or False, found {shown(self.cache)}", param="cache"
+            )
+        return self.cache is not False
 
     @property
     def asks_for_drafts(self) -> bool:

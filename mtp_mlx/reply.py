@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mtp_mlx.request import FinishReason, Origin
+from mtp_mlx.request import CacheUse, FinishReason, Origin
+
+NOT_READ = CacheUse(0, "the prompt was not read")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Usage:
+    """`cached_tokens` of the prompt's were not run again; see Reply.cache."""
+
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -79,7 +84,7 @@ class Timings:
 @dataclass(frozen=True)
 class Reply:
     """One finished reply. `token_ids` includes the token that ended it; `text` excludes a stop
-    string. `error` says why when finish_reason is "error"."""
+    string. `error` says why when finish_reason is "error". `cache`: what earlier texts had left."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -89,6 +94,7 @@ class Reply:
     usage: Usage
     timings: Timings
     error: str | None = None
+    cache: CacheUse = NOT_READ
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all fields."""

@@ -131,7 +131,7 @@ def check_request(request: Request, vocab_size: int, context: int) -> None:
 
 
 @dataclass(frozen=True)
-class Reuse:
+class CacheUse:
     """Tokens of a prompt whose K/V an earlier text had left; `miss_reason`: why no more of them,
     None where nothing longer was ever kept."""
 
@@ -147,7 +147,7 @@ class Tokens:
     "plain" (a round without). `drafts` are the round's proposals in their order, of which the first
     `accepted` were emitted; on MLX an unusable one (from NaN, or no token) stands there as 0. A
     round that was dropped, because a draft led the target to NaN, has drafts and no tokens.
-    `reuse` comes with the prefill's token alone.
+    `cache_use` comes with the prefill's token alone.
     """
 
     request_id: int
@@ -155,7 +155,7 @@ class Tokens:
     origins: tuple[Origin, ...]
     drafts: tuple[int, ...]
     accepted: int
-    reuse: Reuse | None = None
+    cache_use: CacheUse | None = None
 
     @property
     def drafted(self) -> int:

@@ -201,10 +201,10 @@ class Engine:
             return []
         self._clock.disturb()
         sequence = min(waiting, key=lambda s: s.id)
-        if sequence.reuse is None:
-            sequence.reuse = self.prefixes.start(sequence)
-            sequence.num_prefilled = sequence.reuse.cached_tokens
-            self.counters.count_prompt(sequence.request, sequence.reuse)
+        if sequence.cache_use is None:
+            sequence.cache_use = self.prefixes.start(sequence)
+            sequence.num_prefilled = sequence.cache_use.cached_tokens
+            self.counters.count_prompt(sequence.request, sequence.cache_use)
         start = sequence.num_prefilled
         part = sequence.tokens[start : start + self.chunk]
         row = Row(sequence.slot, start, len(part))
@@ -231,7 +231,8 @@ class Engine:
         sequence.tokens.append(token)
         sequence.hidden = hidden[0]
         sequence.is_running = True
-        events: list[Event] = [Tokens(sequence.id, (token,), ("prefill",), (), 0, sequence.reuse)]
+        first = Tokens(sequence.id, (token,), ("prefill",), (), 0, sequence.cache_use)
+        events: list[Event] = [first]
         if kept.reason is not None:
             events.append(self._finish(sequence, kept.reason))
         return events
@@ -337,14 +338,10 @@ class Engine:
         running = {s.id for s in self.sequences if s.is_running}
         if not air.decision.is_plain or running - {s.id for s in flight.sequences} or air.copies:
             return None
-        going = [
-            index
-            for index, sequence in enumerate(flight.sequences)
-            if sequence.id in running and sequence.remaining > 1
-        ]
-        if not going or any(self._passes_border(flight, index) for index in going):
+        going = enumerate(flight.sequences)
+        keep = tuple(i for i, s in going if s.id in running and s.remaining > 1)
+        if not keep or any(self._passes_border(flight, index) for index in keep):
             return None
-        keep = tuple(going)
         rows = tuple(self._input(flight.sequences[index], in_the_air=1) for index in keep)
         decision = self.planner.plan(rows, in_the_air=1)
         if not decision.is_plain:

@@ -19,7 +19,7 @@ from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.fit import span_bytes, window_bytes
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.cache import Cache, Held
-from mtp_mlx.request import Reuse
+from mtp_mlx.request import CacheUse
 
 OFF = "off: the request asked for no prompt cache (cache=False)"
 
@@ -66,20 +66,20 @@ class Prefixes:
             self.borders.leave(self.borders.bytes - short)
             self._memory.kept = self.borders.bytes
 
-    def start(self, sequence: Sequence) -> Reuse:
+    def start(self, sequence: Sequence) -> CacheUse:
         """Put the longest kept text that a prompt begins with into its row, which is empty.
 
         The last token of the prompt is left to run, for the state that predicts the next one.
         """
         if not sequence.request.cache:
-            return Reuse(0, OFF)
+            return CacheUse(0, OFF)
         prompt = sequence.request.prompt
         found = self.borders.find(prompt)
         if found.window is None:
-            return Reuse(0, found.reason)
+            return CacheUse(0, found.reason)
         length = min(found.border, len(prompt) - 1)
         self._cache.restore(sequence.slot, found.spans, found.window, found.border, length)
-        return Reuse(length, found.reason)
+        return CacheUse(length, found.reason)
 
     def reaches(self, sequence: Sequence, start: int, end: int) -> int | None:
         """The first border beyond `start` and up to `end` cached tokens where a row may be kept."""

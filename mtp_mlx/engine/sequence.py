@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mtp_mlx.request import Request, Reuse
+from mtp_mlx.request import CacheUse, Request
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Sequence:
     emitted, not cached. `hidden` [D] is the target's state (final norm) that predicted it.
 
     `parked`: why it makes no drafts any more; `declined`: why the planner's last word on it was
-    none, where it might have drafted. `reuse`: what was taken up when its prompt began to run.
+    none, where it might have drafted. `cache_use`: what was taken up when its prompt began to run.
     """
 
     id: int
@@ -25,7 +25,7 @@ class Sequence:
     slot: int
     tokens: list[int]
     num_prefilled: int = 0
-    reuse: Reuse | None = None
+    cache_use: CacheUse | None = None
     hidden: mx.array | None = None
     is_running: bool = False
     drafter_faults: int = 0

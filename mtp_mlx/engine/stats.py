@@ -6,7 +6,7 @@ from typing import Any
 from mtp_mlx.engine.policy import Outcome, SeenExperts
 from mtp_mlx.engine.round import Commit, Verdict
 from mtp_mlx.engine.sequence import Sequence
-from mtp_mlx.request import Request, Reuse
+from mtp_mlx.request import CacheUse, Request
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Counters:
         self.accepted += kept.accepted
         self.tokens += len(kept.tokens)
 
-    def count_prompt(self, request: Request, reuse: Reuse) -> None:
+    def count_prompt(self, request: Request, cache_use: CacheUse) -> None:
         """One prompt that begins to run."""
         self.prompt_tokens += len(request.prompt)
-        self.cached_tokens += reuse.cached_tokens
+        self.cached_tokens += cache_use.cached_tokens
 
     def count_round(self, num_rows: int, num_tokens: int) -> None:
         """One round."""
