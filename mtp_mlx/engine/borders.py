@@ -156,15 +156,15 @@ class Borders(Generic[Span, Window]):
         self._use(node)
         return True
 
-    def texts(self) -> Iterator[tuple[tuple[int, ...], bool]]:
-        """Every border that is held, as its token ids, and whether it has its window."""
+    def texts(self) -> Iterator[tuple[tuple[int, ...], Span | None, Window | None]]:
+        """Every border that is held: its token ids, the span of its last chunk, its window."""
         for node in self._nodes.values():
             ids: tuple[int, ...] = ()
             at: _Node[Span, Window] | None = node
             while at is not None:
                 ids = at.chunk + ids
                 at = at.parent
-            yield ids, node.window is not None
+            yield ids, node.span, node.window
 
     def _path(self, ids: Sequence[int]) -> Iterator[_Node[Span, Window]]:
         """The nodes of the borders of `ids`, as far as they are held."""
