@@ -293,8 +293,9 @@ class Cache:
         """
         assert not self._written[slot], f"slot {slot} is in use"
         mx.synchronize()
+        room = end + max(GROWTH_STEP, end // 8)  # the next tokens should move nothing
         for full in self.full.values():
-            full.reserve(slot, end, self._most[slot])
+            full.reserve(slot, min(room, self._most[slot]), self._most[slot])
         start = 0
         for span in spans:
             pairs = zip(span[::2], span[1::2], strict=True)
