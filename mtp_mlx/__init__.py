@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from mtp_mlx.proof import verify
     from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
+    from mtp_mlx.request import CacheUse
     from mtp_mlx.streams import AsyncStream, Stream
     from mtp_mlx.text.calls import ToolCall
     from mtp_mlx.verdict import VerifyReport
@@ -45,6 +46,7 @@ _HOMES = {
     ),
     "proof": ("verify",),
     "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
+    "request": ("CacheUse",),
     "streams": ("AsyncStream", "Stream"),
     "text.calls": ("ToolCall",),
     "verdict": ("VerifyReport",),
@@ -54,6 +56,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "LLM",
     "AsyncStream",
+    "CacheUse",
     "CheckpointError",
     "Chunk",
     "ContextLengthExceeded",

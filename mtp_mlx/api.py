@@ -16,6 +16,7 @@ from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults, read_defaults
 from mtp_mlx.job import Job
+from mtp_mlx.loading import Loading
 from mtp_mlx.options import Keywords, Options
 from mtp_mlx.reply import EngineStats, Reply
 from mtp_mlx.request import check_integer, check_request, check_token_ids
@@ -25,13 +26,10 @@ from mtp_mlx.text.template import ChatTemplate, has_template
 from mtp_mlx.text.tokenizer import Tokenizer
 from mtp_mlx.worker import Worker
 
-MAX_NUM_SEQS = 64
-MOST_BYTES = 1 << 62
-
 Prompt = str | Sequence[int] | Sequence[Message]
 
 
-def load(
+def load(  # noqa: PLR0913 - keywords, which a user names
     model: str | Path = "tiny",
     *,
     draft_model: str | Path | None = "auto",
@@ -39,6 +37,8 @@ def load(
     dtype: str | None = None,
     backend: str = "mlx",
     memory_limit: int | None = None,
+    prefill_chunk: int | None = None,
+    prompt_cache_bytes: int | None = None,
 ) -> "LLM":
     """Load a target and its drafter from checkpoint folders.
 
@@ -48,14 +48,22 @@ def load(
     for the slow reference without MLX. memory_limit: bytes that weights, K/V and all else may take;
     None, and at most, is three quarters of this machine's memory (nine tenths of a CUDA GPU's own),
     and on Metal its recommended working set. Requests wait for one another where K/V would exceed
-    it.
+    it. prefill_chunk: tokens of a prompt in one forward, 8 to 65,536; None is 1,024 (256 on NumPy).
+    prompt_cache_bytes: for K/V that is kept of prompts and replies, so that a later prompt that
+    begins the same is read from the last border of a chunk on; None is a fifth of the memory that
+    the pair leaves, 0 keeps nothing. Requests come first: what is kept makes way for them.
 
     Raises CheckpointError (damaged, missing or unsupported files, a drafter that does not belong to
     the target) and DoesNotFit before anything is half loaded, RequestError for a bad argument.
     """
-    check_integer("max_num_seqs", max_num_seqs, 1, MAX_NUM_SEQS)
-    if memory_limit is not None:
-        check_integer("memory_limit", memory_limit, 1, MOST_BYTES)
+    loading = Loading(
+        max_num_seqs=max_num_seqs,
+        dtype=dtype,
+        backend=backend,
+        memory_limit=memory_limit,
+        prefill_chunk=prefill_chunk,
+        prompt_cache_bytes=prompt_cache_bytes,
+    )
     for param, value in (("model", model), ("draft_model", draft_model or "none")):
         if not isinstance(value, str | Path):
             raise RequestError(f"{param} must be a path, found {shown(value)}", param=param)
@@ -69,7 +77,7 @@ def load(
         check_tokenizers(pair.target, pair.drafter)
     defaults = read_defaults(pair.target, config.vocab_size)
     template = ChatTemplate.from_folder(pair.target)
-    worker = Worker(lambda: load_runtime(opened, max_num_seqs, dtype, backend, memory_limit))
+    worker = Worker(lambda: load_runtime(opened, loading))
     try:
         return LLM(worker, config, tokenizer, template, defaults, pair)
     except BaseException:

@@ -11,6 +11,7 @@ from mtp_mlx.checkpoint import DRAFTER_REMEDY, Checkpoint, open_drafter, open_ta
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.errors import DrafterMismatch, MtpError, RequestError, Unsupported
 from mtp_mlx.hub.find import PULL, drafter_of, find_model, short_name, title
+from mtp_mlx.loading import Loading
 from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import Event, Request
 from mtp_mlx.verdict import Rounding, Text
@@ -103,10 +104,9 @@ def open_pair(pair: Pair) -> Opened:
     return Opened(target, open_drafter(pair.drafter, target.config))
 
 
-def load_runtime(
-    opened: Opened, max_num_seqs: int, dtype: str | None, backend: str, memory_limit: int | None
-) -> Runtime:
+def load_runtime(opened: Opened, loading: Loading) -> Runtime:
     """Read the weights of a checked pair. Raises CheckpointError, RequestError, DoesNotFit."""
+    backend, dtype = loading.backend, loading.dtype
     if backend not in ("mlx", "numpy"):
         raise RequestError(f"backend must be 'mlx' or 'numpy', found {backend!r}", param="backend")
     if dtype is not None and dtype not in DTYPES:
@@ -114,18 +114,24 @@ def load_runtime(
     if backend == "numpy":
         if dtype not in (None, "float32"):
             raise RequestError("the numpy backend computes in float32 only", param="dtype")
-        if memory_limit is not None:
+        if loading.memory_limit is not None:
             raise Unsupported(
                 "the NumPy reference keeps to no memory limit; leave memory_limit out",
                 param="memory_limit",
             )
+        if loading.prompt_cache_bytes:
+            raise Unsupported(
+                "the NumPy reference keeps no texts for later requests; leave prompt_cache_bytes "
+                "out, or load with backend='mlx'",
+                param="prompt_cache_bytes",
+            )
         from mtp_mlx.reference.runtime import NumpyRuntime
 
-        return NumpyRuntime(opened.target, opened.drafter, max_num_seqs)
+        return NumpyRuntime(opened.target, opened.drafter, loading)
     _require_mlx()
     from mtp_mlx.engine.runtime import MlxRuntime
 
-    return MlxRuntime(opened.target, opened.drafter, max_num_seqs, dtype, memory_limit)
+    return MlxRuntime(opened.target, opened.drafter, loading)
 
 
 def _require_mlx() -> None:

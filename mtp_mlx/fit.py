@@ -18,6 +18,7 @@ from mtp_mlx.validate import ITEM_BYTES, TensorInfo
 KEY_STEP = 64
 SCORE_BYTES = 256 << 20  # bound of one attention call's scores (model/view.py)
 ROUND_COPIES = 3  # of a round's logits in float32: themselves, the noise, and their sum
+PROMPT_CACHE_SHARE = 0.2  # of what a plan leaves, for texts that later requests take up
 MARGIN = 0.10  # of everything else: allocator, graphs, the runtime itself
 FLOATS = ("F64", "F32", "F16", "BF16")  # what is cast to the type of the activations
 
@@ -32,6 +33,24 @@ def row_bytes(layers: Iterable[LayerSpec], tokens: int, itemsize: int) -> int:
         2 * round_up(tokens, KEY_STEP) * layer.kv_heads * layer.head_dim * itemsize
         for layer in layers
         if layer.owns_cache and layer.window is None
+    )
+
+
+def span_bytes(layers: Iterable[LayerSpec], tokens: int, itemsize: int) -> int:
+    """Full-attention K/V of `tokens` positions that are kept for later requests."""
+    return sum(
+        2 * tokens * layer.kv_heads * layer.head_dim * itemsize
+        for layer in layers
+        if layer.owns_cache and layer.window is None
+    )
+
+
+def window_bytes(layers: Iterable[LayerSpec], end: int, itemsize: int) -> int:
+    """Sliding K/V that a text of `end` tokens needs to be taken up there."""
+    return sum(
+        2 * min(end, layer.window) * layer.kv_heads * layer.head_dim * itemsize
+        for layer in layers
+        if layer.owns_cache and layer.window is not None
     )
 
 
@@ -124,8 +143,13 @@ class Plan:
 
     @property
     def kv_budget(self) -> int:
-        """Bytes for the K/V of all rows, their windows included."""
+        """Bytes for the K/V of all rows, their windows included, and for what is kept of texts."""
         return self.limit - self.needed + self.windows
+
+    @property
+    def prompt_cache_bytes(self) -> int:
+        """Bytes for K/V that is kept of texts, where the user has no wish: out of `kv_budget`."""
+        return int(PROMPT_CACHE_SHARE * max(self.limit - self.needed, 0))
 
     def check(self) -> None:
         """Raises DoesNotFit, with the parts and the remedy, where more is needed than there is."""

@@ -15,7 +15,7 @@ from mtp_mlx.errors import MtpError
 from mtp_mlx.fields import shown_name
 from mtp_mlx.generation import Defaults
 from mtp_mlx.options import Options
-from mtp_mlx.reply import Chunk, Reply, SpecStats, Timings, Token, Usage
+from mtp_mlx.reply import NOT_READ, Chunk, Reply, SpecStats, Timings, Token, Usage
 from mtp_mlx.request import Event, Failed, Finished, FinishReason, Request, Tokens
 from mtp_mlx.spans import Spans
 from mtp_mlx.text.calls import Kind, ToolCall
@@ -48,6 +48,7 @@ class Job:
         self._texts: dict[Kind, list[str]] = {"content": [], "reasoning": [], "tool": []}
         self._num_reasoning = 0
         self._calls: tuple[ToolCall, ...] = ()
+        self._cache = NOT_READ
         self._started = time.perf_counter()
         self._first: float | None = None
         self._last = self._started
@@ -63,6 +64,7 @@ class Job:
             max_tokens=limit,
             stop_ids=frozenset(defaults.eos_ids),
             num_draft_tokens=options.draft_tokens(),
+            cache=options.may_cache(),
             is_end=self._is_end,
             thinking=asked.thinking(options.budget()),
         )
@@ -127,6 +129,8 @@ class Job:
             self._first = self._last
         start = len(self.prompt) + len(self._ids)
         self._ids.extend(event.ids)
+        if event.cache_use is not None:
+            self._cache = event.cache_use
         if event.origins[:1] != ("prefill",):
             self._rounds.append((event.drafted, event.accepted))
         spans = Spans()
@@ -167,7 +171,8 @@ class Job:
     @property
     def usage(self) -> Usage:
         """Tokens so far, in chunks that were taken or not."""
-        return Usage(len(self.prompt), len(self._ids), self._num_reasoning)
+        cached = self._cache.cached_tokens
+        return Usage(len(self.prompt), len(self._ids), cached, self._num_reasoning)
 
     def reply(self) -> Reply:
         """The finished reply."""
@@ -189,6 +194,7 @@ class Job:
             tool_calls=self._calls,
             tool_text="".join(self._texts["tool"]),
             warning=self._warning(),
+            cache=self._cache,
         )
 
     def _warning(self) -> str | None:

@@ -23,7 +23,8 @@ class Keywords(TypedDict, total=False):
     `stop`: strings that end the reply and are left out of its text. `num_draft_tokens`: drafts a
     round, 0 for plain decoding, "auto" for as many as pay. `max_tokens` None: 4,096 or the rest of
     the context. `seed` None: drawn from the system, reported in Reply.seed. `timeout`: seconds from
-    the call until the reply must be complete, or it fails with TimedOut.
+    the call until the reply must be complete, or it fails with TimedOut. `cache`: whether it takes
+    up what is kept of earlier texts, and is kept itself (True).
 
     For messages alone: `tools` are functions the model may call, in OpenAI's form or bare; `think`
     lets it think first; `thinking_budget` is how many tokens all its thoughts may have together, 0
@@ -39,6 +40,7 @@ class Keywords(TypedDict, total=False):
     stop: str | Sequence[str] | None
     num_draft_tokens: int | str | None
     timeout: float | None
+    cache: bool | None
     tools: Sequence[Mapping[str, Any]] | None
     think: bool | None
     thinking_budget: int | None
@@ -58,6 +60,7 @@ class Options:
     stop: str | Sequence[str] | None = ()
     num_draft_tokens: int | str | None = "auto"
     timeout: float | None = None
+    cache: bool | None = None
     tools: Sequence[Mapping[str, Any]] | None = None
     think: bool | None = False
     thinking_budget: int | None = None
@@ -150,6 +153,14 @@ class Options:
                     "(no --ignore-chat-template, no --prompt-ids)",
                     param=name,
                 )
+
+    def may_cache(self) -> bool:
+        """Whether earlier texts may be taken up. Raises RequestError for what is no bool."""
+        if not isinstance(self.cache, bool | None):
+            raise RequestError(
+                f"cache must be True or False, found {shown(self.cache)}", param="cache"
+            )
+        return self.cache is not False
 
     @property
     def asks_for_drafts(self) -> bool:

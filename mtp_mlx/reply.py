@@ -3,8 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mtp_mlx.request import FinishReason, Origin
+from mtp_mlx.request import CacheUse, FinishReason, Origin
 from mtp_mlx.text.calls import Kind, ToolCall
+
+NOT_READ = CacheUse(0, "the prompt was not read")
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,12 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Usage:
-    """Counts of tokens; those of thoughts, their markers too, are among the completion's."""
+    """Counts of tokens. `cached_tokens` of the prompt's were not run again (see Reply.cache);
+    those of thoughts, their markers too, are among the completion's."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
     reasoning_tokens: int = 0
 
     @property
@@ -86,7 +90,7 @@ class Timings:
 @dataclass(frozen=True)
 class Reply:
     """One finished reply. `token_ids` includes the token that ended it; `text` excludes a stop
-    string. `error` says why when finish_reason is "error".
+    string. `error` says why when finish_reason is "error". `cache`: what earlier texts had left.
 
     Of a chat, `text` is what the reply says, `reasoning` its thought, `tool_calls` what it wants
     called (then finish_reason is "tool_calls"), and `tool_text` how the model wrote the calls, also
@@ -105,6 +109,7 @@ class Reply:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_text: str = ""
     warning: str | None = None
+    cache: CacheUse = NOT_READ
 
     def to_message(self) -> dict[str, Any]:
         """The reply as a message, to go on with the chat."""
@@ -150,8 +155,9 @@ class RoundCosts:
 class EngineStats:
     """An engine at one moment: rows by state, K/V bytes set aside (`kv_budget_bytes` None: no
     limit), the last decision on drafts; and since it began: rounds, those without drafts, tokens
-    verified (N), rows of rounds, drafts proposed and accepted, tokens of rounds. `costs`: None
-    where nothing is measured.
+    verified (N), rows of rounds, drafts proposed and accepted, tokens of rounds, tokens of prompts
+    and those of them that were cached. `prompt_cache_bytes`: K/V kept of earlier texts, of at most
+    `prompt_cache_budget_bytes`. `costs`: None where nothing is measured.
 
     With experts, None without: `experts_per_layer`, distinct ones that a forward read in a layer,
     mean. `expert_overlap_rows`: of the choices of rows beyond the first, each row by its pending
@@ -175,6 +181,10 @@ class EngineStats:
     drafted: int
     accepted: int
     tokens: int
+    prompt_tokens: int
+    cached_tokens: int
+    prompt_cache_bytes: int
+    prompt_cache_budget_bytes: int
     experts_per_layer: float | None
     expert_overlap_rows: float | None
     expert_overlap_drafts: float | None

@@ -134,8 +134,9 @@ class Request:
 
     `prompt` token ids, at least one; `max_tokens` new tokens at most; `stop_ids` end the reply and
     are part of it; `num_draft_tokens` drafts a round, 0 for plain decoding, None for as many as the
-    policy finds worth it. `is_end` is called once for each emitted token, in order, and answers
-    whether the reply ends with it (stop strings). `thinking`: the budget of its thoughts.
+    policy finds worth it; `cache`: take up what is kept of earlier texts, and keep this one.
+    `is_end` is called once for each emitted token, in order, and answers whether the reply ends
+    with it (stop strings). `thinking`: the budget of its thoughts.
     """
 
     prompt: tuple[int, ...]
@@ -143,6 +144,7 @@ class Request:
     max_tokens: int
     stop_ids: frozenset[int] = frozenset()
     num_draft_tokens: int | None = 0
+    cache: bool = True
     is_end: Callable[[int], bool] = never
     thinking: Thinking = NO_BUDGET
 
@@ -169,6 +171,15 @@ def check_request(request: Request, vocab_size: int, context: int) -> None:
 
 
 @dataclass(frozen=True)
+class CacheUse:
+    """Tokens of a prompt whose K/V an earlier text had left; `miss_reason`: why no more of them,
+    None where nothing longer was ever kept."""
+
+    cached_tokens: int
+    miss_reason: str | None
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Tokens emitted by one round (or by prefill: its first token).
 
@@ -176,6 +187,7 @@ class Tokens:
     "plain" (a round without). `drafts` are the round's proposals in their order, of which the first
     `accepted` were emitted; on MLX an unusable one (from NaN, or no token) stands there as 0. A
     round that was dropped, because a draft led the target to NaN, has drafts and no tokens.
+    `cache_use` comes with the prefill's token alone.
     """
 
     request_id: int
@@ -183,6 +195,7 @@ class Tokens:
     origins: tuple[Origin, ...]
     drafts: tuple[int, ...]
     accepted: int
+    cache_use: CacheUse | None = None
 
     @property
     def drafted(self) -> int:

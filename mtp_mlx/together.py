@@ -32,6 +32,7 @@ class Case:
             min_p=0.0,
             max_tokens=max_tokens,
             num_draft_tokens=num_draft_tokens,
+            cache=False,  # every run is to compute all of its text
         )
 
 

@@ -59,6 +59,7 @@ ONLY_MLX = {
     "view.View.narrowed": "the twin drafts one row at a time",
     "view.View.whole": "the twin drafts one row at a time",
     "view.WindowPlan": "storage: the twin has no ring and pads nothing",
+    "view.Lap": "storage: the twin has no ring",
     "ffn.ExpertLinear": "gathers matrices for a sorted batch; the twin goes token by token",
     "ffn.QuantizedExpertLinear": "the twin's weights are never quantised",
     "ffn.SwitchGLU": "gathers matrices for a sorted batch; the twin goes token by token",

@@ -14,7 +14,8 @@ import mlx.core as mx
 from mtp_mlx.engine.clock import RoundClock
 from mtp_mlx.engine.memory import Memory
 from mtp_mlx.engine.planner import Decision, FixedPlanner, Planner
-from mtp_mlx.engine.policy import Outcome, RowInput, SeenExperts, Shadow
+from mtp_mlx.engine.policy import Outcome, RowInput, Shadow
+from mtp_mlx.engine.prefixes import Copy, Prefixes
 from mtp_mlx.engine.round import (
     Commit,
     Draft,
@@ -32,7 +33,7 @@ from mtp_mlx.engine.round import (
 )
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.engine.shadows import Shadows
-from mtp_mlx.engine.stats import Counters
+from mtp_mlx.engine.stats import Counters, outcome_of, seen_experts
 from mtp_mlx.errors import without_frames
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
@@ -53,17 +54,17 @@ from mtp_mlx.request import (
 )
 
 PREFILL_CHUNK = 1024
-# A row whose drafter gives NaN or impossible ids this often decodes plainly from then on.
-MAX_DRAFTER_FAULTS = 3
 
 
 @dataclass(frozen=True)
 class Airborne:
-    """A round in the air, what the planner was told of its rows, and its decision."""
+    """A round in the air, what the planner was told of its rows, its decision, and what is copied
+    of rows that may pass a chunk border."""
 
     flight: Flight
     rows: tuple[RowInput, ...]
     decision: Decision
+    copies: tuple[Copy, ...] = ()
 
 
 class Engine:
@@ -99,6 +100,12 @@ class Engine:
         self._shadows = Shadows()
         self._left: list[int] = []
         self._next_id = 0
+        self.keep_prompts(0)
+
+    def keep_prompts(self, num_bytes: int) -> None:
+        """Keep texts for later requests that begin with them, in so many bytes at most."""
+        layers, size = self.target.config.layers, self.target.dtype.size
+        self.prefixes = Prefixes(layers, self.cache, self.memory, size, self.chunk, num_bytes)
 
     def submit(self, request: Request) -> int:
         """Queue a request; its id marks its events.
@@ -149,6 +156,8 @@ class Engine:
             waiting=len(self.waiting),
             kv_reserved_bytes=self.memory.reserved,
             kv_budget_bytes=self.memory.budget,
+            prompt_cache_bytes=self.prefixes.borders.bytes,
+            prompt_cache_budget_bytes=self.prefixes.borders.budget,
             decision=None if self._decision is None else str(self._decision),
             costs=self._costs,
             **self.counters.to_stats(),
@@ -171,20 +180,14 @@ class Engine:
                 continue
             request_id, request = self.waiting[0]
             most = self._most_tokens(request)
+            self.prefixes.make_way(request.prompt, most)
             if not self.memory.reserve(slot, most):
                 return  # nobody overtakes the one that waits longest
             self.waiting.popleft()
             self._clock.disturb()
             self.cache.limit(slot, most)
-            context = self.target.config.max_positions - len(request.prompt)
-            self.slots[slot] = Sequence(
-                id=request_id,
-                request=request,
-                budget=min(request.max_tokens, context),
-                slot=slot,
-                tokens=list(request.prompt),
-                thinking=request.thinking,
-            )
+            context = self.target.config.max_positions
+            self.slots[slot] = Sequence.of(request_id, request, slot, context)
 
     def _most_tokens(self, request: Request) -> int:
         """Positions that a row may write: prompt, reply, and a block that is rejected."""
@@ -198,14 +201,18 @@ class Engine:
             return []
         self._clock.disturb()
         sequence = min(waiting, key=lambda s: s.id)
+        if sequence.cache_use is None:
+            sequence.cache_use = self.prefixes.start(sequence)
+            sequence.num_prefilled = sequence.cache_use.cached_tokens
+            self.counters.count_prompt(sequence.request, sequence.cache_use)
         start = sequence.num_prefilled
         part = sequence.tokens[start : start + self.chunk]
         row = Row(sequence.slot, start, len(part))
         hidden = self.target(Batch.of((row,), mx.array(part), is_chunk=True), self.cache)
         self.cache.commit(sequence.slot, len(part))
         sequence.num_prefilled = row.end
+        self.prefixes.keep_chunk(sequence, start, hidden)
         if row.end < len(sequence.tokens):
-            mx.eval(hidden)
             return []
         return self._first_token(sequence, hidden[-1:])
 
@@ -224,7 +231,8 @@ class Engine:
         sequence.extend(kept.tokens)
         sequence.hidden = hidden[0]
         sequence.is_running = True
-        events: list[Event] = [Tokens(sequence.id, kept.tokens, ("prefill",), (), 0)]
+        first = Tokens(sequence.id, kept.tokens, ("prefill",), (), 0, sequence.cache_use)
+        events: list[Event] = [first]
         if kept.reason is not None:
             events.append(self._finish(sequence, kept.reason))
         return events
@@ -240,13 +248,14 @@ class Engine:
         verdict = land(air.flight)
         draft = air.flight.draft
         num_tokens = len(draft.lengths) + sum(draft.lengths)
-        seen = self._seen(verdict)
+        seen = seen_experts(verdict, self.target.config.num_expert_layers)
         timing = self._clock.land((len(draft.lengths), num_tokens), seen)
         self.counters.count_round(len(draft.lengths), num_tokens)
         if seen is not None:
             top_k = self.target.config.mean_top_k
             self.counters.count_experts(len(draft.lengths), num_tokens, seen, top_k)
         events, outcomes, judged = self._commit(air.flight, verdict)
+        self.prefixes.keep(air.copies)
         self.planner.learn(air.decision, tuple(outcomes), timing, tuple(judged))
         self._retire()
         return events
@@ -287,7 +296,7 @@ class Engine:
             if not verdict.is_finite[index]:
                 events += self._refuse(sequence, drafted)
                 continue
-            self._note_fault(sequence, verdict.has_fault[index])
+            sequence.note_fault(verdict.has_fault[index])
             try:
                 kept = accept(drafted, verdict.chosen[index], sequence.limit)
             except Exception as error:  # of the request's own is_end: no other row is to blame
@@ -297,7 +306,7 @@ class Engine:
             commit(self.cache, sequence, kept, states)
             self.counters.count(len(drafted), kept)
             if drafted:
-                outcomes.append(_outcome(sequence, drafted, kept))
+                outcomes.append(outcome_of(sequence, drafted, kept))
             if kept.accepted == len(drafted):
                 self._shadows.keep(sequence, start, len(drafted), verdict.proposed[index])
             judged += self._shadows.judge(sequence, is_over=kept.reason is not None)
@@ -307,13 +316,6 @@ class Engine:
             if kept.reason is not None:
                 events.append(self._finish(sequence, kept.reason))
         return events, outcomes, judged
-
-    def _seen(self, verdict: Verdict) -> SeenExperts | None:
-        """The router's report of a round, per layer with experts."""
-        layers = self.target.config.num_expert_layers
-        if verdict.experts is None:
-            return None
-        return SeenExperts(verdict.experts.pending / layers, verdict.experts.all / layers)
 
     def _launch(self) -> Airborne | None:
         running = tuple(s for s in self.sequences if s.is_running)
@@ -326,27 +328,37 @@ class Engine:
         if self.drafter is not None and not decision.is_plain:
             made = propose(self.target, self.drafter, self.cache, running, decision.made)
             draft = replace(made, lengths=decision.lengths, made=decision.made)
-        return Airborne(launch(self.target, self.cache, running, draft), rows, decision)
+        flight = launch(self.target, self.cache, running, draft)
+        copies = self.prefixes.copy_rows(running, draft.lengths)
+        if copies:
+            self._clock.disturb()
+            flight = flight.waiting_for([array for each in copies for array in each.arrays])
+        return Airborne(flight, rows, decision, copies)
 
     def _run_ahead(self, air: Airborne) -> Airborne | None:
         """The next plain round, queued before this one lands; None where rows draft or join, or
         where the token on the device is not the one that a row will emit."""
         flight = air.flight
         running = {s.id for s in self.sequences if s.is_running}
-        if not air.decision.is_plain or running - {s.id for s in flight.sequences}:
+        if not air.decision.is_plain or running - {s.id for s in flight.sequences} or air.copies:
             return None
-        keep = tuple(
-            index
-            for index, sequence in enumerate(flight.sequences)
-            if sequence.id in running and sequence.remaining > 1
-        )
-        if not keep or any(flight.sequences[index].thinking.is_spent for index in keep):
+        going = enumerate(flight.sequences)
+        keep = tuple(i for i, s in going if s.id in running and s.remaining > 1)
+        if not keep or any(self._ends_run(flight, index) for index in keep):
             return None
         rows = tuple(self._input(flight.sequences[index], in_the_air=1) for index in keep)
         decision = self.planner.plan(rows, in_the_air=1)
         if not decision.is_plain:
             return None
         return Airborne(launch_behind(flight, self.target, self.cache, keep), rows, decision)
+
+    def _ends_run(self, flight: Flight, index: int) -> bool:
+        """Must this flight land first: is a row's next token not free, or would the round behind
+        it pass a chunk border, where the row is copied?"""
+        if flight.sequences[index].thinking.is_spent:
+            return True
+        end = flight.rows[index].end
+        return self.prefixes.reaches(flight.sequences[index], end, end + 1) is not None
 
     def _input(self, sequence: Sequence, in_the_air: int = 0) -> RowInput:
         """The row for the planner: no more drafts than it can still emit, its own token besides."""
@@ -356,11 +368,6 @@ class Engine:
             room = sequence.remaining - in_the_air - 1
             cap = max(min(self.planner.k_max if asked is None else asked, room), 0)
         return RowInput(sequence.id, cap, is_command=asked is not None)
-
-    def _note_fault(self, sequence: Sequence, has_fault: bool) -> None:
-        sequence.drafter_faults += has_fault
-        if sequence.drafter_faults >= MAX_DRAFTER_FAULTS:
-            sequence.parked = f"the drafter gave unusable proposals {MAX_DRAFTER_FAULTS} times"
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Event:
         self._free(sequence)
@@ -390,9 +397,3 @@ class Engine:
         self._clock.disturb()
         if not self.sequences:
             self._air = None  # of rows that have all left, which it would keep
-
-
-def _outcome(sequence: Sequence, drafted: list[int], kept: Commit) -> Outcome:
-    """What a round says of a row's drafts; of those behind the end of the reply it says nothing."""
-    is_cut = kept.reason is not None and kept.accepted == len(kept.tokens)
-    return Outcome(sequence.id, kept.accepted if is_cut else len(drafted), kept.accepted)

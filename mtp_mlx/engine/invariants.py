@@ -31,3 +31,17 @@ def check_invariants(engine: Engine) -> None:
     assert len(set(ids)) == len(ids), f"a request is there twice: {ids}"
     queue = [request_id for request_id, _ in engine.waiting]
     assert queue == sorted(queue), f"the queue is out of order: {queue}"
+    _check_kept(engine)
+
+
+def _check_kept(engine: Engine) -> None:
+    """What is kept of texts: counted to the byte, within its budget and that of the K/V."""
+    borders, memory = engine.prefixes.borders, engine.memory
+    held = 0
+    for ids, span, window in borders.texts():
+        assert span is not None and len(ids) % borders.chunk == 0, "a kept text has no last chunk"
+        held += sum(array.nbytes for array in (*span, *(window or ())))
+    assert borders.bytes == held, f"{held} bytes of texts are held, {borders.bytes} counted"
+    assert memory.kept == held, f"{held} bytes of texts are held, the ledger has {memory.kept}"
+    assert held <= borders.budget, f"{held} bytes of texts are held, {borders.budget} allowed"
+    assert memory.budget is None or memory.free >= 0, "rows and texts hold more than there is"

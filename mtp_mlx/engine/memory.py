@@ -5,6 +5,8 @@ from mtp_mlx.errors import DoesNotFit
 from mtp_mlx.fit import growth_bytes, ring_bytes, ring_growth_bytes, row_bytes
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 
+UNLIMITED = 1 << 62
+
 
 class Memory:
     """The ledger of one engine. Windows are set aside for all its slots from the start."""
@@ -20,6 +22,7 @@ class Memory:
         self.rings = slots * ring_bytes(layers, max_block, itemsize)
         self.rings += ring_growth_bytes(layers, slots, max_block, itemsize)
         self.rows: dict[int, int] = {}
+        self.kept = 0  # bytes of texts that a later request may take up; never in a row's way
         if budget is not None and self.rings > budget:
             raise DoesNotFit(
                 f"the windows of {slots} rows take {self.rings:,} bytes of K/V and {budget:,} are "
@@ -28,8 +31,17 @@ class Memory:
 
     @property
     def reserved(self) -> int:
-        """Bytes set aside now."""
+        """Bytes set aside now for rows."""
         return self.rings + sum(self.rows.values())
+
+    @property
+    def free(self) -> int:
+        """Bytes that are neither set aside nor kept."""
+        return UNLIMITED if self.budget is None else self.budget - self.reserved - self.kept
+
+    def room_for(self, tokens: int) -> bool:
+        """Would a row of at most `tokens` positions fit if nothing were kept?"""
+        return self.budget is None or self.reserved + self.cost(tokens) <= self.budget
 
     def cost(self, tokens: int) -> int:
         """Bytes of a row of at most `tokens` positions, its growth included."""
@@ -48,7 +60,7 @@ class Memory:
         """Set a row's bytes aside; False, and nothing done, if there are not enough now."""
         assert slot not in self.rows, f"slot {slot} is taken"
         cost = self.cost(tokens)
-        if self.budget is not None and self.reserved + cost > self.budget:
+        if cost > self.free:
             return False
         self.rows[slot] = cost
         return True

@@ -9,7 +9,7 @@ launched behind one that has not landed (its tokens are still on the device), so
 never waits for the host; what a finished row computed in vain lies beyond its length, unseen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import mlx.core as mx
@@ -61,6 +61,12 @@ class Flight:
     hidden: mx.array
     report: mx.array
     has_routes: bool = False
+
+    def waiting_for(self, arrays: list[mx.array]) -> "Flight":
+        """The same flight, which has landed when these are there too."""
+        [report] = mx.depends([self.report], arrays)
+        mx.async_eval(report)
+        return replace(self, report=report)
 
 
 @dataclass(frozen=True)

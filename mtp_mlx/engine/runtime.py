@@ -19,6 +19,7 @@ from mtp_mlx.engine.memory import Memory
 from mtp_mlx.engine.planner import PolicyPlanner, most_drafts
 from mtp_mlx.engine.policy import Calibration
 from mtp_mlx.fit import Plan, weight_bytes, work_bytes
+from mtp_mlx.loading import Loading
 from mtp_mlx.measured import Measured, PositionScore
 from mtp_mlx.model.backend import on_gpu
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
@@ -59,23 +60,27 @@ def available_memory() -> int:
     return min(int(share), most) - mx.get_active_memory()
 
 
+def _chunk(loading: Loading) -> int:
+    return PREFILL_CHUNK if loading.prefill_chunk is None else loading.prefill_chunk
+
+
 def _plan(
     target: Checkpoint[TargetConfig],
     drafter: Checkpoint[DrafterConfig] | None,
-    rows: int,
+    loading: Loading,
     dtype: mx.Dtype,
-    memory_limit: int | None,
 ) -> Plan:
     """What the pair will take, before any of it is read. Raises DoesNotFit."""
-    there = available_memory()
-    config, size = target.config, dtype.size
+    there, limit = available_memory(), loading.memory_limit
+    config, size, rows = target.config, dtype.size, loading.max_num_seqs
+    chunk = _chunk(loading)
     plan = Plan(
         rows=rows,
-        limit=there if memory_limit is None else min(there, memory_limit),
+        limit=there if limit is None else min(there, limit),
         weights=weight_bytes(target.tensors.values(), size),
         drafter=0 if drafter is None else weight_bytes(drafter.tensors.values(), size),
         windows=Memory(config.layers, size, rows, None).rings,
-        work=work_bytes(config, PREFILL_CHUNK, rows * (MAX_DRAFT_TOKENS + 1), size),
+        work=work_bytes(config, chunk, rows * (MAX_DRAFT_TOKENS + 1), size),
     )
     plan.check()
     return plan
@@ -88,14 +93,15 @@ class MlxRuntime:
         self,
         target: Checkpoint[TargetConfig],
         drafter: Checkpoint[DrafterConfig] | None,
-        max_num_seqs: int,
-        dtype: str | None,
-        memory_limit: int | None,
+        loading: Loading,
     ) -> None:
-        """Plan the memory, then read the weights. memory_limit: see api.load."""
+        """Plan the memory, then read the weights."""
         self._may_calibrate = calibration_file.is_on()
-        compute = compute_dtype(target, dtype)
-        self._kv_budget = _plan(target, drafter, max_num_seqs, compute, memory_limit).kv_budget
+        compute, max_num_seqs = compute_dtype(target, loading.dtype), loading.max_num_seqs
+        plan, asked = _plan(target, drafter, loading, compute), loading.prompt_cache_bytes
+        self._kv_budget = plan.kv_budget
+        self._prompt_cache_bytes = plan.prompt_cache_bytes if asked is None else asked
+        self._chunk = _chunk(loading)
         self._target = load_target(target, compute)
         self._drafter = None if drafter is None else load_drafter(drafter, compute)
         self._max_num_seqs = max_num_seqs
@@ -133,31 +139,41 @@ class MlxRuntime:
     def new_engine(self) -> Engine:
         """An engine with empty slots and a policy that knows this machine's costs; it shares the
         weights."""
-        calibration, slots = self.calibration, self._max_num_seqs
+        engine = Engine(
+            self._target,
+            self._drafter,
+            self._max_num_seqs,
+            self._chunk,
+            self._kv_budget,
+            self._planner(),
+        )
+        engine.keep_prompts(self._prompt_cache_bytes)
+        return engine
+
+    def _planner(self) -> PolicyPlanner | None:
+        calibration = self.calibration
         if calibration is None:
-            return Engine(self._target, self._drafter, slots, kv_budget=self._kv_budget)
+            return None
         k_max = most_drafts(self._target.config, on_gpu=on_gpu())
-        planner = PolicyPlanner(calibration, slots, k_max)
-        budget = self._kv_budget
-        return Engine(self._target, self._drafter, slots, kv_budget=budget, planner=planner)
+        return PolicyPlanner(calibration, self._max_num_seqs, k_max)
 
     def peak_memory_bytes(self) -> int:
         return mx.get_peak_memory()
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        return forced.logits(self._target, ids, PREFILL_CHUNK)
+        return forced.logits(self._target, ids, self._chunk)
 
     def measure_rounding(
         self, texts: Sequence[Text], sizes: Sequence[int], progress: Callable[[str], None]
     ) -> Rounding:
-        return blocks.measure(self._target, texts, sizes, PREFILL_CHUNK, progress)
+        return blocks.measure(self._target, texts, sizes, self._chunk, progress)
 
     def last_logits(self, text: Text) -> np.ndarray:
-        return blocks.last_logits(self._target, text, PREFILL_CHUNK)
+        return blocks.last_logits(self._target, text, self._chunk)
 
     def propose(self, ids: Sequence[int], count: int) -> list[int]:
         assert self._drafter is not None
-        return forced.drafts(self._target, self._drafter, ids, count, PREFILL_CHUNK)
+        return forced.drafts(self._target, self._drafter, ids, count, self._chunk)
 
     def measure_costs(
         self, max_seconds: float, repeats: int, progress: Callable[[str], None]
@@ -170,7 +186,7 @@ class MlxRuntime:
     ) -> tuple[PositionScore, ...]:
         assert self._drafter is not None
         slots = self._max_num_seqs
-        return positions.compare(self._target, self._drafter, texts, slots, PREFILL_CHUNK, progress)
+        return positions.compare(self._target, self._drafter, texts, slots, self._chunk, progress)
 
     def calibration_key(self) -> calibration_file.Key:
         assert self._source is not None

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mtp_mlx.request import NO_BUDGET, Request, Thinking
+from mtp_mlx.request import NO_BUDGET, CacheUse, Request, Thinking
+
+# A row whose drafter gives NaN or impossible ids this often decodes plainly from then on.
+MAX_DRAFTER_FAULTS = 3
 
 
 @dataclass
@@ -17,7 +20,7 @@ class Sequence:
     `thinking`: where it stands with its budget.
 
     `parked`: why it makes no drafts any more; `declined`: why the planner's last word on it was
-    none, where it might have drafted.
+    none, where it might have drafted. `cache_use`: what was taken up when its prompt began to run.
     """
 
     id: int
@@ -27,11 +30,18 @@ class Sequence:
     tokens: list[int]
     thinking: Thinking = NO_BUDGET
     num_prefilled: int = 0
+    cache_use: CacheUse | None = None
     hidden: mx.array | None = None
     is_running: bool = False
     drafter_faults: int = 0
     parked: str | None = None
     declined: str | None = None
+
+    @staticmethod
+    def of(id: int, request: Request, slot: int, context: int) -> "Sequence":
+        """A request whose prompt has not begun to run, in a context of so many tokens."""
+        budget = min(request.max_tokens, context - len(request.prompt))
+        return Sequence(id, request, budget, slot, list(request.prompt), request.thinking)
 
     @property
     def pending(self) -> int:
@@ -50,6 +60,12 @@ class Sequence:
     def limit(self) -> "RowLimit":
         stop_ids, is_end = self.request.stop_ids, self.request.is_end
         return RowLimit(stop_ids, self.remaining, is_end, self.thinking)
+
+    def note_fault(self, has_fault: bool) -> None:
+        """Take in whether the drafter's proposals were unusable; too often, and it drafts no more."""
+        self.drafter_faults += has_fault
+        if self.drafter_faults >= MAX_DRAFTER_FAULTS:
+            self.parked = f"the drafter gave unusable proposals {MAX_DRAFTER_FAULTS} times"
 
     def extend(self, tokens: tuple[int, ...]) -> None:
         """Take emitted tokens."""

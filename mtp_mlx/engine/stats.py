@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-from mtp_mlx.engine.policy import SeenExperts
-from mtp_mlx.engine.round import Commit
+from mtp_mlx.engine.policy import Outcome, SeenExperts
+from mtp_mlx.engine.round import Commit, Verdict
+from mtp_mlx.engine.sequence import Sequence
+from mtp_mlx.request import CacheUse, Request
 
 
 @dataclass
 class Counters:
-    """Rounds, their rows and tokens N; drafts proposed and accepted, tokens emitted.
+    """Rounds, their rows and tokens N; drafts proposed and accepted, tokens emitted; tokens of
+    prompts, and those of them that earlier texts had left.
 
     Where the model has experts, sums over forwards of experts a layer: `experts` distinct ones;
     those that rows beyond the first asked for and the new ones among them; the same of drafts.
@@ -22,6 +25,8 @@ class Counters:
     drafted: int = 0
     accepted: int = 0
     tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
     experts: float = 0.0
     asked_by_rows: float = 0.0
     new_by_rows: float = 0.0
@@ -34,6 +39,11 @@ class Counters:
         self.drafted += drafted
         self.accepted += kept.accepted
         self.tokens += len(kept.tokens)
+
+    def count_prompt(self, request: Request, cache_use: CacheUse) -> None:
+        """One prompt that begins to run."""
+        self.prompt_tokens += len(request.prompt)
+        self.cached_tokens += cache_use.cached_tokens
 
     def count_round(self, num_rows: int, num_tokens: int) -> None:
         """One round."""
@@ -62,6 +72,8 @@ class Counters:
             "drafted": self.drafted,
             "accepted": self.accepted,
             "tokens": self.tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
             "experts_per_layer": self.experts / self.rounds if has_experts else None,
             "expert_overlap_rows": _shared(self.asked_by_rows, self.new_by_rows),
             "expert_overlap_drafts": _shared(self.asked_by_drafts, self.new_by_drafts),
@@ -71,3 +83,16 @@ class Counters:
 def _shared(asked: float, new: float) -> float | None:
     """The share of what was asked for that was there already; None where nothing was asked."""
     return 1 - new / asked if asked else None
+
+
+def outcome_of(sequence: Sequence, drafted: list[int], kept: Commit) -> Outcome:
+    """What a round says of a row's drafts; of those behind the end of the reply it says nothing."""
+    is_cut = kept.reason is not None and kept.accepted == len(kept.tokens)
+    return Outcome(sequence.id, kept.accepted if is_cut else len(drafted), kept.accepted)
+
+
+def seen_experts(verdict: Verdict, num_layers: int) -> SeenExperts | None:
+    """The router's report of a round, per layer with experts; None where it has none."""
+    if verdict.experts is None:
+        return None
+    return SeenExperts(verdict.experts.pending / num_layers, verdict.experts.all / num_layers)

@@ -20,9 +20,12 @@ A full layer holds one buffer per slot, which grows in steps; a window layer hol
 buffer. In both, the keys of one head lie end to end, [C, K] without gaps: with other strides MLX's
 CPU attention copies every key it reads, once for each query head of the group. A prompt chunk
 attends to (ring before the write ++ chunk), since it may be longer than the ring, and stores its
-tail. No other operation copies K/V: writes go into the buffers in place, which MLX does only while
-nobody else holds them, so a view of a buffer never outlives its forward.
+tail. What a later request may take up is copied out (`span`, `window_at`) and in (`restore`), a
+chunk or a window at a time. No other operation copies K/V: writes go into the buffers in place,
+which MLX does only while nobody else holds them, so a view of a buffer never outlives its forward.
 """
+
+from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -34,6 +37,9 @@ from mtp_mlx.model.batch import Row
 # A full layer grows by at least this many keys, and by an eighth of itself.
 GROWTH_STEP = 256
 UNLIMITED = 1 << 62
+
+# Copies of keys and values of several layers: keys, values, keys, values, ...
+Held = tuple[mx.array, ...]
 
 
 def ring_positions(end: int, capacity: int) -> np.ndarray:
@@ -73,6 +79,12 @@ class FullLayer:
         """Store keys and values [T, G, K] at the row's positions."""
         _buffer(self.keys, row.slot)[:, row.start : row.end] = keys.transpose(1, 0, 2)
         _buffer(self.values, row.slot)[:, row.start : row.end] = values.transpose(1, 0, 2)
+
+    def fill(self, slot: int, start: int, keys: mx.array, values: mx.array) -> None:
+        """Store keys and values [G, T, K] from position `start` on."""
+        end = start + keys.shape[1]
+        _buffer(self.keys, slot)[:, start:end] = keys
+        _buffer(self.values, slot)[:, start:end] = values
 
     def read(self, slot: int, count: int) -> tuple[mx.array, mx.array]:
         """Keys and values [1, G, count, K], a view."""
@@ -114,6 +126,10 @@ class WindowLayer:
         """Buffer rows [T, G] of the positions [T] of one slot."""
         heads = slot * self.kv_heads + np.arange(self.kv_heads)
         return heads * self.capacity + positions[:, None] % self.capacity
+
+    def places_before(self, slot: int, end: int) -> np.ndarray:
+        """Buffer rows [T, G] of the positions that a query at `end` may see of those before it."""
+        return self.places(slot, np.arange(max(end - self.window, 0), end)).astype(np.int32)
 
     def reserve(self, slot: int, most: int) -> None:
         """Make room for `slot`, doubling up to `most` slots; copies only when a slot is new.
@@ -250,6 +266,51 @@ class Cache:
         self._most[slot] = UNLIMITED
         for full in self.full.values():
             full.release(slot)
+
+    def span(self, slot: int, start: int, end: int) -> Held:
+        """A copy of a row's keys and values [G, T, K] of the full layers, from start to end."""
+        at = mx.arange(start, end)
+        buffers = [b for full in self.full.values() for b in (full.keys, full.values)]
+        return tuple(mx.take(_buffer(each, slot), at, axis=1) for each in buffers)
+
+    def window_at(self, slot: int, end: int) -> Held:
+        """A copy of a row's keys and values [T, G, K] of the window layers: what a query at `end`
+        may see of the positions before it."""
+        copies = []
+        for ring in self.window.values():
+            places = mx.array(ring.places_before(slot, end))
+            copies += [ring.keys[places], ring.values[places]]
+        return tuple(copies)
+
+    def restore(
+        self, slot: int, spans: Sequence[Held], window: Held, end: int, length: int
+    ) -> None:
+        """Fill a free slot with the text of `end` tokens that such copies were made of, of which
+        `length` are committed.
+
+        `spans` lie end to end from position 0, `window` is that at `end`. Waits for the device:
+        while a round reads the rings, writing them would copy them.
+        """
+        assert not self._written[slot], f"slot {slot} is in use"
+        mx.synchronize()
+        room = end + max(GROWTH_STEP, end // 8)  # the next tokens should move nothing
+        for full in self.full.values():
+            full.reserve(slot, min(room, self._most[slot]), self._most[slot])
+        start = 0
+        for span in spans:
+            pairs = zip(span[::2], span[1::2], strict=True)
+            for full, (keys, values) in zip(self.full.values(), pairs, strict=True):
+                full.fill(slot, start, keys, values)
+            start += end // len(spans)
+        pairs = zip(window[::2], window[1::2], strict=True)
+        for ring, (keys, values) in zip(self.window.values(), pairs, strict=True):
+            ring.reserve(slot, self.num_slots)
+            ring.wipe(slot)
+            ring.write(mx.array(ring.places_before(slot, end)), keys, values)
+        mx.eval([(ring.keys, ring.values) for ring in self.window.values()])
+        mx.eval([(full.keys[slot], full.values[slot]) for full in self.full.values()])
+        self._written[slot] = end
+        self.lengths[slot] = length
 
     def full_bytes(self, slot: int) -> int:
         """Bytes that a row's full layers hold now."""

@@ -1,4 +1,12 @@
-"""What one forward sees of the cache: index plans and masks, made once for all its layers."""
+"""What one forward sees of the cache: index plans and masks, made once for all its layers.
+
+The last bit of attention depends on the order of the keys. A ring is read slot after slot: keys of
+the lap of the query first, up to its own, then those of the lap before. A prompt chunk reads its
+keys in that order too, one lap of the ring after the other, so that a state is the same to the bit
+whether its token came in a chunk of any size or was decoded, and a text may be taken up anywhere.
+"""
+
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
@@ -42,6 +50,34 @@ def _attend_in_pieces(
         for start in range(0, queries.shape[2], step)
     ]
     return mx.concatenate(pieces, axis=2)
+
+
+@dataclass(frozen=True)
+class Lap:
+    """The queries `first` to `last` of a prompt chunk, which fall in one lap of a ring.
+
+    `order` [S]: where their keys lie in (ring ++ chunk), in the order in which a ring is read, with
+    gaps that `mask` [T, S] hides.
+    """
+
+    first: int
+    last: int
+    order: mx.array
+    mask: mx.array
+
+
+def _attend_laps(queries: mx.array, keys: mx.array, values: mx.array, laps: list[Lap]) -> mx.array:
+    """`attend` for one row, lap after lap of its ring: queries [1, H, T, K]."""
+    outs = [
+        attend(
+            queries[:, :, lap.first : lap.last],
+            mx.take(keys, lap.order, axis=2),
+            mx.take(values, lap.order, axis=2),
+            lap.mask,
+        )
+        for lap in laps
+    ]
+    return outs[0] if len(outs) == 1 else mx.concatenate(outs, axis=2)
 
 
 def target_view(cache: Cache, batch: Batch) -> "View":
@@ -131,12 +167,11 @@ class View:
             return self._attend_full(self.cache.full[layer], queries)
         ring = self.cache.window[layer]
         plan = self._plan(ring)
+        padded = plan.padded(queries)
         if self.is_chunk:
-            keys, values = self._chunks[layer]
-        else:
-            keys, values = ring.read(plan.first, plan.last)
-        out = attend(plan.padded(queries), keys, values, plan.mask)
-        return plan.packed(out)
+            return plan.packed(_attend_laps(padded, *self._chunks[layer], plan.laps))
+        keys, values = ring.read(plan.first, plan.last)
+        return plan.packed(attend(padded, keys, values, plan.mask))
 
     def _attend_full(self, layer: FullLayer, queries: mx.array) -> mx.array:
         outputs, offset = [], 0
@@ -207,13 +242,30 @@ class WindowPlan:
     def _plan_chunk(self, row: Row, reach: int, ring: WindowLayer) -> None:
         capacity = ring.capacity
         at = np.arange(row.start, row.end)
-        held = at if row.start == 0 else np.concatenate([ring_positions(row.start, capacity), at])
-        seen = (held >= 0) & (held <= at[:, None]) & (held > at[:, None] - reach)
         self._ring_used = row.start > 0
-        self.mask = mx.array(np.asarray(seen[None, None], dtype=bool))
         self.places = mx.array(ring.places(row.slot, at[-capacity:]).astype(np.int32))
         self._pad = None
         self._back = None
+        laps = range(row.start // capacity, (row.end - 1) // capacity + 1)
+        self.laps = [self._lap(row, lap * capacity, reach, capacity) for lap in laps]
+
+    def _lap(self, row: Row, start: int, reach: int, capacity: int) -> Lap:
+        """What the queries at positions start..start + capacity see."""
+        first, end = max(start, row.start), min(start + capacity, row.end)
+        # Each lap begins at a multiple of KEY_STEP, so that sums take the same lanes as in a ring.
+        held = np.full(round_up(capacity, KEY_STEP), -1)
+        held[: end - start] = np.arange(start, end)
+        if start:
+            held = np.concatenate([held, np.arange(start - capacity, start)])
+        at = np.arange(first, end)[:, None]
+        seen = np.asarray((held >= 0) & (held <= at) & (held > at - reach), dtype=bool)
+        old = held % capacity
+        new = (capacity if self._ring_used else 0) + held - row.start
+        order = np.where(held < row.start, old, new)
+        order = np.where(seen.any(axis=0), order, 0)
+        return Lap(
+            first - row.start, end - row.start, mx.array(order.astype(np.int32)), mx.array(seen)
+        )
 
     def extend(
         self, ring: WindowLayer, keys: mx.array, values: mx.array

@@ -11,16 +11,18 @@ import numpy as np
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.errors import Unsupported
+from mtp_mlx.loading import Loading
 from mtp_mlx.reference.decode import CHUNK, Round, logits, propose, speculative_decode
 from mtp_mlx.reference.drafter import Drafter
 from mtp_mlx.reference.load import load_weights
 from mtp_mlx.reference.target import Target
 from mtp_mlx.reply import EngineStats
-from mtp_mlx.request import Event, Failed, Finished, Request, Tokens, check_request
+from mtp_mlx.request import CacheUse, Event, Failed, Finished, Request, Tokens, check_request
 from mtp_mlx.verdict import Rounding, Text
 
 # ru_maxrss counts KiB on Linux, bytes on macOS.
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+KEEPS_NOTHING = CacheUse(0, "off: the NumPy reference keeps no texts for later requests")
 ONE_KERNEL = "the NumPy reference has no kernels to verify; load with backend='mlx'"
 
 
@@ -37,13 +39,17 @@ class _Row:
 class NumpyEngine:
     """Requests in, events out; each step does one round of every active row, row after row."""
 
-    def __init__(self, target: Target, drafter: Drafter | None, max_num_seqs: int) -> None:
+    def __init__(
+        self, target: Target, drafter: Drafter | None, max_num_seqs: int, chunk: int = CHUNK
+    ) -> None:
         self.target = target
         self.drafter = drafter
         self.max_num_seqs = max_num_seqs
+        self.chunk = chunk
         self._rows: deque[_Row] = deque()
         names = ("rounds", "plain_rounds", "verified", "rows", "drafted", "accepted", "tokens")
         self._counts = dict.fromkeys(names, 0)
+        self._prompt_tokens = 0
         self._next_id = 0
 
     @property
@@ -78,6 +84,10 @@ class NumpyEngine:
             waiting=len(self._rows) - running,
             kv_reserved_bytes=0,
             kv_budget_bytes=None,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=0,
+            prompt_cache_bytes=0,
+            prompt_cache_budget_bytes=0,
             decision=None,
             costs=None,
             **self._counts,
@@ -101,8 +111,9 @@ class NumpyEngine:
             row.was_ended = row.was_ended or ended
             return ended
 
+        self._prompt_tokens += len(row.request.prompt)
         request = replace(row.request, is_end=is_end)
-        return speculative_decode(self.target, self.drafter, request, chunk=CHUNK)
+        return speculative_decode(self.target, self.drafter, request, chunk=self.chunk)
 
     def _advance(self, row: _Row, rounds: Iterator[Round]) -> list[Event]:
         try:
@@ -115,7 +126,8 @@ class NumpyEngine:
             return [Failed(row.id, error)]
         self._count(done)
         row.was_ended = row.was_ended or done.ids[-1] in row.request.stop_ids
-        return [Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted)]
+        use = KEEPS_NOTHING if done.origins[0] == "prefill" else None
+        return [Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted, use)]
 
     def _count(self, done: Round) -> None:
         if done.origins[0] != "prefill":
@@ -132,11 +144,12 @@ class NumpyRuntime:
         self,
         target: Checkpoint[TargetConfig],
         drafter: Checkpoint[DrafterConfig] | None,
-        max_num_seqs: int,
+        loading: Loading,
     ) -> None:
+        self._chunk = CHUNK if loading.prefill_chunk is None else loading.prefill_chunk
         self._target = Target(target.config, load_weights(target))
         self._drafter = None if drafter is None else Drafter(drafter.config, load_weights(drafter))
-        self._max_num_seqs = max_num_seqs
+        self._max_num_seqs = loading.max_num_seqs
 
     @property
     def has_drafter(self) -> bool:
@@ -152,13 +165,13 @@ class NumpyRuntime:
 
     def new_engine(self) -> NumpyEngine:
         """An engine with no rows; it shares the weights."""
-        return NumpyEngine(self._target, self._drafter, self._max_num_seqs)
+        return NumpyEngine(self._target, self._drafter, self._max_num_seqs, self._chunk)
 
     def peak_memory_bytes(self) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        return logits(self._target, ids)
+        return logits(self._target, ids, self._chunk)
 
     def propose(self, ids: Sequence[int], count: int) -> list[int]:
         assert self._drafter is not None

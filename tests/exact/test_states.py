@@ -8,12 +8,14 @@ import random
 import mlx.core as mx
 import pytest
 
+from mtp_mlx.engine.forced import prefill
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.target import Target
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 from tests.exact.pairs import golden_pair
 from tests.golden import recipe
+from tests.memory.long_context import Shape, make_pair
 
 MAX_BLOCK = MAX_DRAFT_TOKENS + 1
 # Around the window of 8, its ring of 16, and the step of 64 in which full layers are read.
@@ -72,6 +74,37 @@ def test_a_ragged_block_has_the_states_of_its_tokens_one_at_a_time(variant):
             each = [target.logits(state[None]) for state in alone]
             assert mx.array_equal(logits[part], mx.concatenate(each))
             offset += len(block)
+
+
+def in_blocks(target: Target, ids: list[int]) -> mx.array:
+    """States [T, D] of `ids`, a block at a time, which reads the rings in place."""
+    cache, states = target.new_cache(1, MAX_BLOCK), []
+    for start in range(0, len(ids), MAX_BLOCK):
+        block = ids[start : start + MAX_BLOCK]
+        states.append(target(Batch.of((Row(0, start, len(block)),), mx.array(block)), cache))
+        mx.eval(states[-1])
+        cache.commit(0, len(block))
+    return mx.concatenate(states)
+
+
+def assert_chunks_change_no_bit(target: Target, ids: list[int], chunks: tuple[int, ...]) -> None:
+    expected = in_blocks(target, ids)
+    for chunk in chunks:
+        states = mx.concatenate(prefill(target, target.new_cache(1, MAX_BLOCK), ids, chunk))
+        assert mx.array_equal(states, expected), f"chunks of {chunk}"
+
+
+@pytest.mark.parametrize("variant", recipe.VARIANTS)
+def test_a_prompt_has_the_same_states_in_chunks_of_any_size_and_in_blocks(variant):
+    [ids] = draw(7, [60])  # four laps of the ring, cut inside, at their borders and over several
+    assert_chunks_change_no_bit(golden_pair(variant).target, ids, (5, 16, 23, 60))
+
+
+@pytest.mark.parametrize("window", [5, 12, 100])
+def test_the_same_holds_for_windows_of_odd_sizes(window):
+    target, _ = make_pair(Shape("31b", "SSF", window, 4, 2, 2, 32, 64))
+    ids = [token % target.config.vocab_size for token in draw(window, [3 * window + 30])[0]]
+    assert_chunks_change_no_bit(target, ids, (7, 64, len(ids)))
 
 
 @pytest.mark.parametrize("variant", recipe.VARIANTS)

@@ -182,6 +182,77 @@ def test_zeroing_a_reused_slot_copies_no_ring() -> None:
     assert max(grown[1:]) < ALLOWANCE * largest_buffer_bytes(engine)
 
 
+KEPT = 1 << 40  # bytes: all that is asked for
+
+
+def _near_border(shape: Shape, drafts: int) -> Engine:
+    """A row that is about to pass a chunk border in its reply; all before it is kept already."""
+    engine = engine_at(*make_pair(shape), ((64 << 10) - 2,), drafts)
+    engine.keep_prompts(KEPT)
+    [row] = engine.sequences
+    made = engine.prefixes.copy(row, (63 << 10) - 1, 63 << 10)
+    assert made is not None
+    mx.eval(made.arrays)
+    engine.prefixes.keep((made,))
+    return engine
+
+
+@pytest.mark.parametrize("mode", DRAFTS)
+@pytest.mark.parametrize("shape", [SMALL, WIDE_WINDOW], ids=["small", "window"])
+def test_keeping_a_reply_moves_no_buffer(shape: Shape, mode: str) -> None:
+    engine = _near_border(shape, DRAFTS[mode])
+    before, kept = addresses(engine), engine.prefixes.borders.bytes
+    for _ in range(5):
+        engine.step()
+        assert addresses(engine) == before
+    assert engine.prefixes.borders.bytes > kept
+
+
+@pytest.mark.parametrize("mode", DRAFTS)
+def test_keeping_a_reply_takes_a_chunk_and_a_window_of_memory(mode: str) -> None:
+    engine = _near_border(SMALL, DRAFTS[mode])
+    kept = engine.prefixes.borders.bytes
+    growth = peak_growth_bytes(engine, 5)
+    copied = engine.prefixes.borders.bytes - kept
+    assert copied > 0
+    assert growth - copied < ALLOWANCE * largest_buffer_bytes(engine)
+
+
+@pytest.mark.parametrize("shape", [SMALL, WIDE_WINDOW], ids=["small", "window"])
+def test_taking_up_a_text_moves_no_buffer_of_the_rows_that_run(shape: Shape) -> None:
+    engine = engine_at(*make_pair(shape), ((40 << 10) + 5, 1 << 10), 0)
+    engine.keep_prompts(KEPT)
+    long, short = engine.sequences
+    made = engine.prefixes.copy(long, (40 << 10) - 1, 40 << 10)
+    assert made is not None
+    mx.eval(made.arrays)
+    engine.prefixes.keep((made,))
+    engine.cancel(short.id)
+    engine.step()
+    assert isinstance(engine._air, Airborne)  # reads the rings while the text is taken up
+    request = Request(prompt=(*long.tokens[: 40 << 10], 5, 6), sampling=Sampling(), max_tokens=4)
+    engine.submit(request)
+    engine._admit()
+    taking_up = engine.sequences[1]
+    before, held = _rings_and_rows(engine, [long.slot]), mx.get_active_memory()
+    mx.reset_peak_memory()
+    assert engine.prefixes.start(taking_up).cached_tokens == 40 << 10
+    growth = mx.get_peak_memory() - held
+    assert _rings_and_rows(engine, [long.slot]) == before
+    taken = engine.cache.full_bytes(1)
+    assert growth - taken < ALLOWANCE * largest_buffer_bytes(engine)
+
+
+def _rings_and_rows(engine: Engine, slots: list[int]) -> list[int]:
+    """Where the rings of all rows lie, and the full layers of some."""
+    cache = engine.cache
+    found = [
+        b[slot] for full in cache.full.values() for b in (full.keys, full.values) for slot in slots
+    ]
+    found += [b for ring in cache.window.values() for b in (ring.keys, ring.values)]
+    return [np.asarray(buffer).ctypes.data for buffer in found]
+
+
 def test_prompts_that_no_round_follows_leave_no_memory_behind() -> None:
     engine = Engine(*make_pair(SMALL), max_num_seqs=1)
     request = Request(prompt=(2, 3, 4, 5) * 100, sampling=Sampling(), max_tokens=1)
