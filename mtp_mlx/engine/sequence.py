@@ -62,7 +62,7 @@ class Sequence:
         return RowLimit(stop_ids, self.remaining, is_end, self.thinking)
 
     def note_fault(self, has_fault: bool) -> None:
-        """Take in whether the drafter's proposals were unusable; too often, and it drafts no more."""
+        """Were the drafter's proposals unusable? A row whose are too often drafts no more."""
         self.drafter_faults += has_fault
         if self.drafter_faults >= MAX_DRAFTER_FAULTS:
             self.parked = f"the drafter gave unusable proposals {MAX_DRAFTER_FAULTS} times"

@@ -12,7 +12,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mtp_mlx.engine.engine import MAX_DRAFTER_FAULTS, Airborne, Engine
+from mtp_mlx.engine.engine import Airborne, Engine
+from mtp_mlx.engine.sequence import MAX_DRAFTER_FAULTS
 from mtp_mlx.model.cache import FullLayer, WindowLayer
 from mtp_mlx.request import Request, Sampling, Tokens
 from tests.memory.long_context import (
