@@ -18,7 +18,7 @@ from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_targe
 from mtp_mlx.embedded import FOLDERS, NAMES, embedded_folder
 from mtp_mlx.errors import CheckpointError, DrafterMismatch, ModelNotFound
 from mtp_mlx.fields import Fields, shown_name
-from mtp_mlx.files import check_unchanged, read_json, read_small, stat_snapshot
+from mtp_mlx.files import check_unchanged, inside, read_json, read_small, stat_snapshot
 from mtp_mlx.keys import canonical_key, is_unused
 from mtp_mlx.quantization import Quantization, QuantSpec
 from mtp_mlx.validate import TensorInfo, checkpoint_files, read_checkpoint
@@ -101,6 +101,7 @@ def check_tokenizers(target: Path, drafter: Path) -> None:
     ours, theirs = target / "tokenizer.json", drafter / "tokenizer.json"
     if not ours.is_file() or not theirs.is_file():
         return
+    inside(target, ours.name), inside(drafter, theirs.name)
     if read_small(ours, TOKENIZER_LIMIT_BYTES) == read_small(theirs, TOKENIZER_LIMIT_BYTES):
         return
     if _tokenizer_digest(ours) != _tokenizer_digest(theirs):
@@ -129,7 +130,7 @@ def _config(folder: Path) -> dict:
     if not folder.is_dir():
         raise ModelNotFound(f"{folder}: no such folder; {REMEDY}")
     checkpoint_files(folder)  # says first what is no checkpoint at all
-    return read_json(folder / CONFIG)
+    return read_json(inside(folder, CONFIG))
 
 
 def _files(infos: Iterable[TensorInfo]) -> list[Path]:

@@ -6,6 +6,7 @@ line: folder and file, what was expected, what was found.
 
 import json
 import math
+import os
 import reprlib
 import stat
 from collections import Counter
@@ -43,6 +44,22 @@ def read_small(path: Path, limit_bytes: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{file_name(path)}: cannot be read: {error.strerror}") from error
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` of `folder`; raises unless it is a plain name that stays in the folder.
+
+    The hub cache's links from models--x/snapshots/<revision>/ into models--x/blobs/ are allowed.
+    """
+    if Path(name).name != name or "\\" in name or not name.isprintable() or name.startswith("."):
+        raise CheckpointError(f"{folder}: expected a plain file name, found {show(name)}")
+    root = Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(folder / name))
+    repo = root.parent.parent
+    in_hub_cache = root.parent.name == "snapshots" and repo.name.startswith("models--")
+    if not (in_hub_cache and target.parent == repo / "blobs") and not target.is_relative_to(root):
+        raise CheckpointError(f"{show(name)}: the link leads out of the model folder")
+    return folder / name
 
 
 def stat_snapshot(paths: Iterable[Path]) -> tuple:

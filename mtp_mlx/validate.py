@@ -12,13 +12,12 @@ is untrusted input, so every header, index and JSON file passes through here fir
 Every fault is a CheckpointError of one line: the file, what was expected, what was found.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtp_mlx.errors import CheckpointError, ModelNotFound, UnsupportedModel
-from mtp_mlx.files import file_name, parse_object, read_json, regular_size, show
+from mtp_mlx.files import file_name, inside, parse_object, read_json, regular_size, show
 
 INDEX_NAME = "model.safetensors.index.json"
 PREFIX_BYTES = 8  # the little-endian header length that opens a safetensors file
@@ -89,7 +88,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
         _check_shard_numbers(names)
     if not names:
         raise _no_checkpoint(folder)
-    files = [_inside(folder, name) for name in names]
+    files = [inside(folder, name) for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise CheckpointError(f"{folder}: missing files: {_first(missing)}; download them again")
@@ -209,7 +208,7 @@ def _check_ranges(path: Path, tensors: dict[str, TensorInfo], size: int) -> None
 
 def _weight_map(folder: Path) -> dict[str, str]:
     """The index's map from tensor name to file name."""
-    found = read_json(_inside(folder, INDEX_NAME)).get("weight_map")
+    found = read_json(inside(folder, INDEX_NAME)).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{INDEX_NAME}: expected a weight_map, found {show(found)}")
     if not all(isinstance(file_name, str) for file_name in found.values()):
@@ -248,22 +247,6 @@ def _no_checkpoint(folder: Path) -> CheckpointError:
             f"{folder}: unsupported format: {_first(foreign)}; expected model.safetensors"
         )
     return ModelNotFound(f"{folder}: there is no model.safetensors in this folder")
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`; raises unless it is a plain name that stays in the folder.
-
-    The hub cache's links from models--x/snapshots/<revision>/ into models--x/blobs/ are allowed.
-    """
-    if Path(name).name != name or "\\" in name or not name.isprintable() or name.startswith("."):
-        raise CheckpointError(f"{folder}: expected a plain file name, found {show(name)}")
-    root = Path(os.path.realpath(folder))
-    target = Path(os.path.realpath(folder / name))
-    repo = root.parent.parent
-    in_hub_cache = root.parent.name == "snapshots" and repo.name.startswith("models--")
-    if not (in_hub_cache and target.parent == repo / "blobs") and not target.is_relative_to(root):
-        raise CheckpointError(f"{show(name)}: the link leads out of the model folder")
-    return folder / name
 
 
 def _first(names: list[str]) -> str:

@@ -25,6 +25,10 @@ from mtp_mlx.text.visible import visible
 # command -> (module, one line for --help)
 COMMANDS = {
     "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
+    "convert": (
+        "mtp_mlx.cli.convert",
+        "Make MLX checkpoints of a pair, quantised with -q.",
+    ),
     "demo": ("mtp_mlx.cli.demo", "Show the built-in pairs and their drafters at work."),
     "generate": ("mtp_mlx.cli.generate", "Write a reply to a prompt."),
     "tune": ("mtp_mlx.cli.tune", "Measure what drafting costs here, and keep it for later."),

@@ -27,7 +27,7 @@ from typing import TypeVar
 import tokenizers
 
 from mtp_mlx.errors import CheckpointError, MtpError, RequestError, UnsupportedModel
-from mtp_mlx.files import read_json, read_small
+from mtp_mlx.files import inside, read_json, read_small
 
 FILE_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"
@@ -93,7 +93,7 @@ class Tokenizer:
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
         """The tokenizer of the model in `folder`; raises CheckpointError naming the file."""
-        text = read_small(folder / FILE_NAME, LIMIT_BYTES)
+        text = read_small(inside(folder, FILE_NAME), LIMIT_BYTES)
         fault = CheckpointError(f"{FILE_NAME}: is not a tokenizer; download it again")
         inner = _guarded(fault, tokenizers.Tokenizer.from_buffer, text)
         return cls(inner, named_tokens(folder))
@@ -191,8 +191,8 @@ class Tokenizer:
 
 def named_tokens(folder: Path) -> dict[str, str]:
     """The special tokens that tokenizer_config.json names, such as {"bos_token": "<bos>"}."""
-    path = folder / CONFIG_NAME
-    config = read_json(path) if path.exists() else {}
+    has_one = (folder / CONFIG_NAME).exists()
+    config = read_json(inside(folder, CONFIG_NAME)) if has_one else {}
     values = {
         key: value.get("content") if isinstance(value, dict) else value
         for key, value in config.items()
