@@ -28,6 +28,7 @@ import tokenizers
 
 from mtp_mlx.errors import CheckpointError, MtpError, RequestError, UnsupportedModel
 from mtp_mlx.files import inside, read_json, read_small
+from mtp_mlx.text import sentencepiece_file
 
 FILE_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"
@@ -92,7 +93,12 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
-        """The tokenizer of the model in `folder`; raises CheckpointError naming the file."""
+        """The tokenizer of the model in `folder`; raises CheckpointError naming the file.
+
+        tokenizer.model is read where there is no tokenizer.json.
+        """
+        if not (folder / FILE_NAME).exists() and (folder / sentencepiece_file.FILE_NAME).exists():
+            return cls(_from_sentencepiece(folder), named_tokens(folder))
         text = read_small(inside(folder, FILE_NAME), LIMIT_BYTES)
         fault = CheckpointError(f"{FILE_NAME}: is not a tokenizer; download it again")
         inner = _guarded(fault, tokenizers.Tokenizer.from_buffer, text)
@@ -187,6 +193,13 @@ class Tokenizer:
                     raise RequestError(f"the text holds a control character at offset {start}")
                 cuts.append(start + 1)
         return cuts
+
+
+def _from_sentencepiece(folder: Path) -> tokenizers.Tokenizer:
+    name = sentencepiece_file.FILE_NAME
+    pieces = sentencepiece_file.read_pieces(read_small(inside(folder, name), LIMIT_BYTES))
+    fault = CheckpointError(f"{name}: its pieces make no tokenizer; download it again")
+    return _guarded(fault, sentencepiece_file.build_tokenizer, pieces)
 
 
 def named_tokens(folder: Path) -> dict[str, str]:
