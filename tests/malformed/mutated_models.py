@@ -1,7 +1,7 @@
 """Loads mutated pairs, one after the other, and says what came of each: a process to be watched.
 
-`python -m tests.malformed.mutated_models BASE SEED FIRST COUNT` copies the pair in BASE, and for each
-case changes one of its files, loads the pair, and puts the file back. It prints a line of JSON
+`python -m tests.malformed.mutated_models BASE SEED FIRST COUNT` copies the pair in BASE, and for
+each case changes one of its files, loads the pair, and puts the file back. It prints a line of JSON
 before and after each case. A reader outside the two model folders is noticed by an audit hook, and
 by watching what is given to MLX.
 """
@@ -37,8 +37,9 @@ VICTIMS = (
 )
 HOSTILE = (
     None, True, False, -1, 0, 1, 2, 3, 7, 64, 255, 256, 2**31 - 1, 2**31, 2**32 + 2, 2**63, 2**64,
-    -(2**63), 0.5, 1e308, 1e-320, "", "x", "F32", "I32", "U32", "BF16", "F8_E4M3", "../x", "/etc/passwd",
-    "a\nb", "\u0000", "é" * 300, "full_attention", "sliding_attention", [], [0], [-1, 2], {}, {"a": 1},
+    -(2**63), 0.5, 1e308, 1e-320, "", "x", "F32", "I32", "U32", "BF16", "F8_E4M3", "../x",
+    "/etc/passwd", "a\nb", "\u0000", "é" * 300, "full_attention", "sliding_attention", [], [0],
+    [-1, 2], {}, {"a": 1},
     [[[[[]]]]], [1] * 300, "gemma4_text", "gemma4_assistant", [2**31, 2**31], [0, 0], "NaN",
 )  # fmt: skip
 BYTES = b'{}[]",:0123456789-.eE truefalsn_\\\x00\xff/'
@@ -238,7 +239,7 @@ def a_key_twice(draw: random.Random, path: Path, secret: Path) -> None:
 
 
 def a_link(draw: random.Random, path: Path, secret: Path) -> None:
-    """The file is a link: to the same file elsewhere, which is fine to load, and may not be read."""
+    """The file is a link: to the same file elsewhere, say, which would load and may not be read."""
     path.unlink()
     to: Any = [
         secret, os.path.relpath(secret, path.parent), "/etc/passwd", "/dev/zero", path.name,
@@ -258,7 +259,8 @@ def another_place(draw: random.Random, path: Path, secret: Path) -> None:
     values = json.loads(before)
     ways = [
         str(weights), os.path.relpath(weights, path.parent), "/etc/passwd", "..\\x.safetensors",
-        ".safetensors", "a/../model-00001-of-00002.safetensors", "model\u0000.safetensors", "~/x.safetensors",
+        ".safetensors", "a/../model-00001-of-00002.safetensors", "model\u0000.safetensors",
+        "~/x.safetensors",
     ]  # fmt: skip
     name = draw.choice(list(values["weight_map"]))
     values["weight_map"][name] = draw.choice(ways)
