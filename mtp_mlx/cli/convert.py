@@ -112,14 +112,16 @@ def command(as_json: bool, **given: Any) -> None:
     plans = _plans(given)
     folder = Path(os.path.abspath(Path(given["mlx_path"]).expanduser()))
     pair = find_pair(given["model"], given["draft_model"])
-    if pair.note:
-        click.echo(f"mtp-mlx: {pair.note}", err=True)
     output = Output()
     _discard_on_interrupt(output)
     try:
         done = convert(pair, folder, plans, output, show_progress)
     finally:
         show_progress("")
+    if done.drafter is None and given["draft_model"] == "auto":
+        click.echo(
+            f"mtp-mlx: no drafter beside {pair.target}: only the target is written", err=True
+        )
     for each in (done.target, done.drafter):
         if each is not None:
             _explain(each)

@@ -6,6 +6,7 @@ before and after each case. A reader outside the two model folders is noticed by
 by watching what is given to MLX.
 """
 
+import copy
 import json
 import os
 import random
@@ -177,16 +178,16 @@ def some_values(draw: random.Random, path: Path, secret: Path) -> None:
         holder, key = draw.choice(places(top) or [(top, "x")])
         kind = draw.randrange(6)
         if kind < 3:
-            holder[key] = draw.choice(HOSTILE)
+            holder[key] = copy.deepcopy(draw.choice(HOSTILE))
         elif kind == 3 and key in holder:
             del holder[key]
         elif kind == 4:
             other, place = draw.choice(places(top) or [(top, "x")])
-            holder[key] = other.get(place)
+            holder[key] = copy.deepcopy(other.get(place))
         else:
             holder[
                 draw.choice(["x", "auto_map", "quantization", "model_file", "per_layer_config"])
-            ] = draw.choice(HOSTILE)
+            ] = copy.deepcopy(draw.choice(HOSTILE))
     join(path, json.dumps(top), rest)
 
 

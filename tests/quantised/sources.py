@@ -27,9 +27,15 @@ EXTRA_WIDTHS = {
 }
 
 
-def source_pair(folder: Path, variant: str, layout: str = "hf", dialect: str = "classic") -> Pair:
+def source_pair(
+    folder: Path,
+    variant: str,
+    layout: str = "hf",
+    dialect: str = "classic",
+    vocab_size: int = 256,
+) -> Pair:
     """A copy of the variant's pair below `folder`, NAME and NAME-assistant, to do with at will."""
-    target, drafter = _written(variant, layout, dialect)[1]
+    target, drafter = _written(variant, layout, dialect, vocab_size)[1]
     copies = folder / "source", folder / "source-assistant"
     shutil.copytree(target, copies[0])
     shutil.copytree(drafter, copies[1])
@@ -37,12 +43,15 @@ def source_pair(folder: Path, variant: str, layout: str = "hf", dialect: str = "
 
 
 @cache
-def _written(variant: str, layout: str, dialect: str) -> tuple[TemporaryDirectory, Pair]:
+def _written(
+    variant: str, layout: str, dialect: str, vocab_size: int
+) -> tuple[TemporaryDirectory, Pair]:
     home = TemporaryDirectory()
     pair = copy_pair(Path(home.name), variant, layout, dialect)
     for folder, role in zip(pair, ("target", "drafter"), strict=True):
         top = json.loads((folder / "config.json").read_text())
         text = top.get("text_config", top)
+        text["vocab_size"] = vocab_size
         text |= WIDTHS | (EXTRA_WIDTHS.get(variant, {}) if role == "target" else {})
         if role == "target":  # mlx-lm has 262,144 where the top level says nothing
             top["vocab_size"] = text["vocab_size"]
