@@ -30,7 +30,7 @@ Message = Mapping[str, object]
 Prompt = str | Sequence[int] | Sequence[Message]
 
 
-def load(
+def load(  # noqa: PLR0913  # the options of a load, all by name
     model: str | Path = "tiny",
     *,
     draft_model: str | Path | None = "auto",
@@ -38,6 +38,7 @@ def load(
     dtype: str | None = None,
     backend: str = "mlx",
     memory_limit: int | None = None,
+    check_weights: bool = False,
 ) -> "LLM":
     """Load a target and its drafter from checkpoint folders.
 
@@ -47,7 +48,7 @@ def load(
     for the slow reference without MLX. memory_limit: bytes that weights, K/V and all else may take;
     None, and at most, is three quarters of this machine's memory (nine tenths of a CUDA GPU's own),
     and on Metal its recommended working set. Requests wait for one another where K/V would exceed
-    it.
+    it. check_weights: search all weights for NaN and infinity, not only norms, embedding and head.
 
     Raises CheckpointError (damaged, missing or unsupported files, a drafter that does not belong to
     the target) and DoesNotFit before anything is half loaded, RequestError for a bad argument.
@@ -59,7 +60,7 @@ def load(
         if not isinstance(value, str | Path):
             raise RequestError(f"{param} must be a path, found {shown(value)}", param=param)
     pair = find_pair(model, draft_model)
-    opened = open_pair(pair)
+    opened = open_pair(pair, check_all=check_weights)
     if has_template(pair.target):
         RENDERER.start()  # it gets ready while the tokenizer and the weights are read
     config = opened.target.config

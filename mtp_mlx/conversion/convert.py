@@ -89,16 +89,13 @@ def convert(
         check_tokenizers(pair.target, pair.drafter)
         name = folder.name + DRAFTER_SUFFIX
         jobs.append(_Job.of_drafter(opened.drafter, plans[1], folder.with_name(name)))
-    try:
+    with output:
         for job in jobs:
             output.begin(job.folder)
         output.check_room(folder.parent, sum(job.num_bytes for job in jobs))
         written = [job.write(output, progress, shard_bytes) for job in jobs]
         _check_written(opened.target.config, [output.partial(job.folder) for job in jobs])
         output.commit()
-    except BaseException:
-        output.discard()
-        raise
     return Conversion(written[0], written[1] if len(written) > 1 else None)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import TracebackType
 
 from mtp_mlx.errors import MtpError, RequestError
 
@@ -9,10 +10,22 @@ SPARE_BYTES = 64 << 20  # config, tokenizer and what else the folder holds
 
 
 class Output:
-    """The folders of one run. `discard` removes those that are not in their place yet."""
+    """The folders of one run. A context manager, at whose end those that are not in their place
+    are removed."""
 
     def __init__(self) -> None:
         self._partials: dict[Path, Path] = {}
+
+    def __enter__(self) -> "Output":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
 
     def begin(self, folder: Path) -> Path:
         """Make the folder that will become `folder`.
