@@ -17,6 +17,7 @@ from mtp_mlx.errors import CheckpointError
 
 JSON_LIMIT_BYTES = 16 << 20
 JSON_DEPTH = 64
+MAX_NAME_BYTES = 255  # of a file, on all usual systems
 MAX_DIGITS = 40  # Transformers writes 31 where a tokenizer has no limit
 
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
@@ -51,7 +52,8 @@ def inside(folder: Path, name: str) -> Path:
 
     The hub cache's links from models--x/snapshots/<revision>/ into models--x/blobs/ are allowed.
     """
-    if Path(name).name != name or "\\" in name or not name.isprintable() or name.startswith("."):
+    is_plain = Path(name).name == name and "\\" not in name and name.isprintable()
+    if not is_plain or name.startswith(".") or len(os.fsencode(name)) > MAX_NAME_BYTES:
         raise CheckpointError(f"{folder}: expected a plain file name, found {show(name)}")
     root = Path(os.path.realpath(folder))
     target = Path(os.path.realpath(folder / name))

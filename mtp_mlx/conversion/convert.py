@@ -154,7 +154,7 @@ class _Job:
             if (source / name).is_file():
                 data = read_small(inside(source, name), TOKENIZER_LIMIT_BYTES)
                 (partial / name).write_bytes(data)
-        text = json.dumps(dict(sorted(self.values.items())), indent=2, ensure_ascii=False)
+        text = json.dumps(dict(sorted(self.values.items())), indent=2)
         (partial / CONFIG).write_text(text + "\n", encoding="utf-8")
         return Written(
             folder=self.folder,

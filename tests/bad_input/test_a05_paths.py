@@ -47,6 +47,7 @@ FAULTS = [
     Fault("nested", placed("a/b.safetensors"), ("a/b.safetensors", PLAIN)),
     Fault("backslash", placed("..\\x.safetensors"), ("x.safetensors", PLAIN)),
     Fault("dots", placed("..safetensors"), ("..safetensors", PLAIN)),
+    Fault("long", placed("9" * 5000 + ".safetensors"), ("999...", PLAIN)),
     Fault("newline", placed("a\nb.safetensors"), ("a\\nb.safetensors", PLAIN)),
     Fault("link", linked(SHARD, "/etc/passwd"), (SHARD, "leads out of the model folder")),
     Fault("relative", linked(SHARD, "../x"), (SHARD, "leads out of the model folder")),
