@@ -45,6 +45,14 @@ def arrays_of(folder: Path) -> dict[str, mx.array]:
     return found
 
 
+def specs_of(folder: Path) -> dict[str, QuantSpec | None]:
+    """How each packed matrix is stored, as config.json says."""
+    opened = open_target(folder)
+    assert opened.config.quantization is not None
+    paths = [key.removesuffix(".scales") for key in opened.tensors if key.endswith(".scales")]
+    return {path: opened.config.quantization.of(path) for path in paths}
+
+
 def same_tensors(one: Path, other: Path) -> None:
     left, right = arrays_of(one), arrays_of(other)
     assert left.keys() == right.keys()
@@ -72,8 +80,8 @@ def test_the_target_is_bit_for_bit_what_mlx_lm_makes(variant, name, tmp_path):
     source = source_pair(tmp_path, variant)
     done = run_ours((source[0], None), tmp_path / "ours", plan_of(name))
     same_tensors(tmp_path / "ours", theirs)
-    sections = [open_target(folder).config.quantization for folder in (tmp_path / "ours", theirs)]
-    assert sections[0] == sections[1]
+    specs = [specs_of(folder) for folder in (tmp_path / "ours", theirs)]
+    assert specs[0] == specs[1]
     assert done.drafter is None
     assert done.target.left_out == 2  # the tower's
 
@@ -85,11 +93,10 @@ def test_recipes_give_every_matrix_the_bits_of_mlx_lm(name, tmp_path):
     run_mlx_lm(source[0], tmp_path / "theirs", quant_predicate=name, q_group_size=32)
     plan = Plan(default=QuantSpec(32, 4, "affine"), recipe=name)
     run_ours((source[0], None), tmp_path / "ours", plan)
-    ours, theirs = (open_target(tmp_path / folder) for folder in ("ours", "theirs"))
-    paths = [key.removesuffix(".scales") for key in ours.tensors if key.endswith(".scales")]
-    for path in paths:
-        expected = 8 if path.endswith("router.proj") else theirs.config.quantization.of(path).bits
-        assert ours.config.quantization.of(path).bits == expected, path
+    ours, theirs = (specs_of(tmp_path / folder) for folder in ("ours", "theirs"))
+    for path, spec in ours.items():
+        is_router = path.endswith("router.proj")
+        assert spec == (QuantSpec(64, 8, "affine") if is_router else theirs[path]), path
 
 
 @pytest.mark.parametrize(
