@@ -39,6 +39,7 @@ def load(  # noqa: PLR0913 - keywords, which a user names
     memory_limit: int | None = None,
     prefill_chunk: int | None = None,
     prompt_cache_bytes: int | None = None,
+    check_weights: bool = False,
 ) -> "LLM":
     """Load a target and its drafter from checkpoint folders.
 
@@ -52,6 +53,7 @@ def load(  # noqa: PLR0913 - keywords, which a user names
     prompt_cache_bytes: for K/V that is kept of prompts and replies, so that a later prompt that
     begins the same is read from the last border of a chunk on; None is a fifth of the memory that
     the pair leaves, 0 keeps nothing. Requests come first: what is kept makes way for them.
+    check_weights: search all weights for NaN and infinity, not only norms, embedding and head.
 
     Raises CheckpointError (damaged, missing or unsupported files, a drafter that does not belong to
     the target) and DoesNotFit before anything is half loaded, RequestError for a bad argument.
@@ -68,7 +70,7 @@ def load(  # noqa: PLR0913 - keywords, which a user names
         if not isinstance(value, str | Path):
             raise RequestError(f"{param} must be a path, found {shown(value)}", param=param)
     pair = find_pair(model, draft_model)
-    opened = open_pair(pair)
+    opened = open_pair(pair, check_all=check_weights)
     if has_template(pair.target):
         RENDERER.start()  # it gets ready while the tokenizer and the weights are read
     config = opened.target.config

@@ -1,7 +1,7 @@
 """The two runtimes behind one interface: MLX, and the NumPy twin that needs no MLX."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -94,14 +94,18 @@ def _no_drafter(target: Path) -> str:
     return f"no drafter of {title(target)} is here; decoding plainly; to fetch it: {PULL} {name}"
 
 
-def open_pair(pair: Pair) -> Opened:
-    """Check headers, configs and names of a pair. Raises CheckpointError; reads no weights."""
-    target = open_target(pair.target)
+def open_pair(pair: Pair, *, check_all: bool = False) -> Opened:
+    """Check headers, configs and names of a pair. Raises CheckpointError; reads no weights.
+
+    check_all: see checkpoint.Checkpoint.
+    """
+    target = replace(open_target(pair.target), check_all=check_all)
     if pair.drafter is None:
         return Opened(target, None)
     if pair.drafter.resolve() == pair.target.resolve():
         raise DrafterMismatch(f"{pair.drafter}: target and drafter are the same folder")
-    return Opened(target, open_drafter(pair.drafter, target.config))
+    drafter = open_drafter(pair.drafter, target.config)
+    return Opened(target, replace(drafter, check_all=check_all))
 
 
 def load_runtime(opened: Opened, loading: Loading) -> Runtime:

@@ -18,8 +18,8 @@ from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_targe
 from mtp_mlx.embedded import FOLDERS, NAMES, embedded_folder
 from mtp_mlx.errors import CheckpointError, DrafterMismatch, ModelNotFound
 from mtp_mlx.fields import Fields, shown_name
-from mtp_mlx.files import check_unchanged, read_json, read_small, stat_snapshot
-from mtp_mlx.keys import canonical_key, is_unused
+from mtp_mlx.files import check_unchanged, inside, read_json, read_small, stat_snapshot
+from mtp_mlx.keys import canonical_key, is_always_read, is_unused
 from mtp_mlx.quantization import Quantization, QuantSpec
 from mtp_mlx.validate import TensorInfo, checkpoint_files, read_checkpoint
 
@@ -31,6 +31,7 @@ REMEDY = (
     "org/name), or the path of a checkpoint"
 )
 DRAFTER_REMEDY = "give the path of the target's drafter, or auto, or none to decode plainly"
+TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model")
 TOKENIZER_LIMIT_BYTES = 64 << 20  # Gemma 4's tokenizer.json has 33 MB
 FLOATS = ("F32", "F16", "BF16")
 INTEGERS = ("I32", "I64")
@@ -42,17 +43,29 @@ _SHARED_PARTS = re.compile(r"layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm|v_n
 
 @dataclass(frozen=True)
 class Checkpoint(Generic[Config]):
-    """A validated folder: `tensors` by canonical key; `num_unused` (vision, audio) ignored."""
+    """A validated folder: `tensors` by canonical key; `num_unused` (vision, audio) ignored.
+
+    `check_all`: its numbers are to be searched for NaN and infinity, not only the norms and table.
+    """
 
     folder: Path
     config: Config
     tensors: Mapping[str, TensorInfo]
     num_unused: int
     stamp: tuple
+    check_all: bool = False
 
     @property
     def files(self) -> list[Path]:
         return _files(self.tensors.values())
+
+    def must_be_finite(self, key: str) -> bool:
+        """Is this tensor searched for NaN and infinity when it is read?"""
+        return self.check_all or is_always_read(key)
+
+    def place_of(self, key: str) -> Path:
+        """The file with this tensor; the folder for a part of one that was split."""
+        return self.tensors[key].file if key in self.tensors else self.folder
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError when a file was replaced or edited since the headers were read."""
@@ -101,12 +114,16 @@ def find_drafter(target: Path) -> Path | None:
 
 def check_tokenizers(target: Path, drafter: Path) -> None:
     """Raise DrafterMismatch when both folders carry a tokenizer and the two differ in any id."""
-    ours, theirs = target / "tokenizer.json", drafter / "tokenizer.json"
-    if not ours.is_file() or not theirs.is_file():
-        return
+    for name in TOKENIZER_NAMES:
+        if (target / name).is_file() and (drafter / name).is_file():
+            _check_alike(inside(target, name), inside(drafter, name))
+            return
+
+
+def _check_alike(ours: Path, theirs: Path) -> None:
     if read_small(ours, TOKENIZER_LIMIT_BYTES) == read_small(theirs, TOKENIZER_LIMIT_BYTES):
         return
-    if _tokenizer_digest(ours) != _tokenizer_digest(theirs):
+    if ours.suffix != ".json" or _tokenizer_digest(ours) != _tokenizer_digest(theirs):
         raise DrafterMismatch(
             f"{theirs}: vocabulary or special ids differ from {ours}; "
             "use the drafter of this target, or --draft-model none"
@@ -132,7 +149,7 @@ def _config(folder: Path) -> dict:
     if not folder.is_dir():
         raise ModelNotFound(f"{folder}: no such folder; {REMEDY}")
     checkpoint_files(folder)  # says first what is no checkpoint at all
-    return read_json(folder / CONFIG)
+    return read_json(inside(folder, CONFIG))
 
 
 def _files(infos: Iterable[TensorInfo]) -> list[Path]:

@@ -27,6 +27,7 @@ MAX_HEADS = 1024
 MAX_HEAD_DIM = 1 << 13
 MAX_VOCAB = 1 << 22
 MAX_POSITIONS = 1 << 24
+MIN_EPS = 1e-12  # MLX refuses 0
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def read_target(values: Mapping[str, Any], source: str) -> TargetConfig:
         vocab_size=vocab,
         layers=layers,
         donors=_last_owners(layers, count - shared),
-        rms_norm_eps=text.number("rms_norm_eps", 0.0, 1.0),
+        rms_norm_eps=text.number("rms_norm_eps", MIN_EPS, 1.0),
         logit_softcap=_softcap(text),
         max_positions=text.integer("max_position_embeddings", 1, MAX_POSITIONS),
         per_layer_dim=_per_layer_dim(text),
@@ -209,7 +210,7 @@ def read_drafter(values: Mapping[str, Any], source: str) -> DrafterConfig:
         vocab_size=text.integer("vocab_size", 1, MAX_VOCAB),
         layers=_layers(text, count, count),
         centroids=_centroids(top, text),
-        rms_norm_eps=text.number("rms_norm_eps", 0.0, 1.0),
+        rms_norm_eps=text.number("rms_norm_eps", MIN_EPS, 1.0),
         logit_softcap=_softcap(text),
         quantization=read_quantization(top),
     )

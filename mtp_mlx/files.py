@@ -6,6 +6,8 @@ line: folder and file, what was expected, what was found.
 
 import json
 import math
+import os
+import re
 import reprlib
 import stat
 from collections import Counter
@@ -16,6 +18,8 @@ from mtp_mlx.errors import CheckpointError
 
 JSON_LIMIT_BYTES = 16 << 20
 JSON_DEPTH = 64
+MAX_NAME_BYTES = 255  # of a file, on all usual systems
+SHARED_BLOB = re.compile("[0-9a-f]{64}")
 MAX_DIGITS = 40  # Transformers writes 31 where a tokenizer has no limit
 
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
@@ -43,6 +47,28 @@ def read_small(path: Path, limit_bytes: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{file_name(path)}: cannot be read: {error.strerror}") from error
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` of `folder`; raises unless it is a plain name that stays in the folder.
+
+    The hub cache's links from models--x/snapshots/<revision>/ into models--x/blobs/ are allowed,
+    and from there into blobs/ of the whole cache, where repositories share files by their hash.
+    """
+    is_plain = Path(name).name == name and "\\" not in name and name.isprintable()
+    if not is_plain or name.startswith(".") or len(os.fsencode(name)) > MAX_NAME_BYTES:
+        raise CheckpointError(f"{folder}: expected a plain file name, found {show(name)}")
+    root = Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(folder / name))
+    repo = root.parent.parent
+    in_hub_cache = root.parent.name == "snapshots" and repo.name.startswith("models--")
+    shared = repo.parent / "blobs" / target.name[:2]
+    is_blob = target.parent == repo / "blobs" or (
+        target.parent == shared and SHARED_BLOB.fullmatch(target.name) is not None
+    )
+    if not (in_hub_cache and is_blob) and not target.is_relative_to(root):
+        raise CheckpointError(f"{show(name)}: the link leads out of the model folder")
+    return folder / name
 
 
 def stat_snapshot(paths: Iterable[Path]) -> tuple:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtp_mlx.fields import Fields
-from mtp_mlx.files import read_json
+from mtp_mlx.files import inside, read_json
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ def read_defaults(folder: Path, vocab_size: int) -> Defaults:
     path = folder / "generation_config.json"
     if not path.is_file():
         return Defaults()
-    fields = Fields(read_json(path), str(path))
+    fields = Fields(read_json(inside(folder, path.name)), str(path))
     eos_ids = fields.token_ids("eos_token_id", vocab_size)
     is_sampled = fields.flag("do_sample") or (
         not fields.has("do_sample") and fields.has("temperature")

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from mtp_mlx.asked import Asked
-from mtp_mlx.errors import MtpError
+from mtp_mlx.errors import MtpError, RequestError
 from mtp_mlx.fields import shown_name
 from mtp_mlx.generation import Defaults
 from mtp_mlx.options import Options
@@ -57,6 +57,11 @@ class Job:
         self._chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._notify: Callable[[], None] | None = None
+        if options.max_tokens is None and not defaults.eos_ids:
+            raise RequestError(
+                "no file of this model names a token that ends a reply; give max_tokens",
+                param="max_tokens",
+            )
         limit = DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens
         self.request = Request(
             prompt=self.prompt,

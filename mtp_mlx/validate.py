@@ -12,13 +12,12 @@ is untrusted input, so every header, index and JSON file passes through here fir
 Every fault is a CheckpointError of one line: the file, what was expected, what was found.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtp_mlx.errors import CheckpointError, ModelNotFound, UnsupportedModel
-from mtp_mlx.files import file_name, parse_object, read_json, regular_size, show
+from mtp_mlx.files import file_name, inside, parse_object, read_json, regular_size, show
 
 INDEX_NAME = "model.safetensors.index.json"
 PREFIX_BYTES = 8  # the little-endian header length that opens a safetensors file
@@ -36,7 +35,6 @@ ITEM_BYTES = {
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 FOREIGN_SUFFIXES = (".bin", ".gguf", ".npz", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
-SHARED_BLOB = re.compile("[0-9a-f]{64}")
 SHARD_NUMBER = re.compile(r"-(\d{1,6})-of-(\d{1,6})\.safetensors$")
 
 
@@ -90,7 +88,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
         _check_shard_numbers(names)
     if not names:
         raise _no_checkpoint(folder)
-    files = [_inside(folder, name) for name in names]
+    files = [inside(folder, name) for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise CheckpointError(f"{folder}: missing files: {_first(missing)}; download them again")
@@ -210,7 +208,7 @@ def _check_ranges(path: Path, tensors: dict[str, TensorInfo], size: int) -> None
 
 def _weight_map(folder: Path) -> dict[str, str]:
     """The index's map from tensor name to file name."""
-    found = read_json(_inside(folder, INDEX_NAME)).get("weight_map")
+    found = read_json(inside(folder, INDEX_NAME)).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{INDEX_NAME}: expected a weight_map, found {show(found)}")
     if not all(isinstance(file_name, str) for file_name in found.values()):
@@ -249,27 +247,6 @@ def _no_checkpoint(folder: Path) -> CheckpointError:
             f"{folder}: unsupported format: {_first(foreign)}; expected model.safetensors"
         )
     return ModelNotFound(f"{folder}: there is no model.safetensors in this folder")
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`; raises unless it is a plain name that stays in the folder.
-
-    The hub cache's links from models--x/snapshots/<revision>/ into models--x/blobs/ are allowed,
-    and from there into blobs/ of the whole cache, where repositories share files by their hash.
-    """
-    if Path(name).name != name or "\\" in name or not name.isprintable() or name.startswith("."):
-        raise CheckpointError(f"{folder}: expected a plain file name, found {show(name)}")
-    root = Path(os.path.realpath(folder))
-    target = Path(os.path.realpath(folder / name))
-    repo = root.parent.parent
-    in_hub_cache = root.parent.name == "snapshots" and repo.name.startswith("models--")
-    shared = repo.parent / "blobs" / target.name[:2]
-    is_blob = target.parent == repo / "blobs" or (
-        target.parent == shared and SHARED_BLOB.fullmatch(target.name) is not None
-    )
-    if not (in_hub_cache and is_blob) and not target.is_relative_to(root):
-        raise CheckpointError(f"{show(name)}: the link leads out of the model folder")
-    return folder / name
 
 
 def _first(names: list[str]) -> str:

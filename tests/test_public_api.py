@@ -18,6 +18,7 @@ LOAD = {
     "dtype": None,
     "backend": "mlx",
     "memory_limit": None,
+    "check_weights": False,
 }
 GENERATE = {
     "temperature": None,

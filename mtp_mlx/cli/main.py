@@ -26,6 +26,10 @@ from mtp_mlx.text.visible import visible
 COMMANDS = {
     "chat": ("mtp_mlx.cli.chat", "Talk with a model."),
     "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
+    "convert": (
+        "mtp_mlx.cli.convert",
+        "Make MLX checkpoints of a pair, quantised with -q.",
+    ),
     "demo": ("mtp_mlx.cli.demo", "Show the built-in pairs and their drafters at work."),
     "generate": ("mtp_mlx.cli.generate", "Write a reply to a prompt."),
     "ls": ("mtp_mlx.cli.ls", "List the models on this machine."),

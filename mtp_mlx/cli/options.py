@@ -147,6 +147,12 @@ model_options = _all(
         show_default=True,
         help="numpy is the slow reference, without MLX.",
     ),
+    option(
+        "Model",
+        "--check-weights",
+        is_flag=True,
+        help="Search all weights for NaN and infinity, not only norms, table and head.",
+    ),
     _refused(
         "--max-kv-size",
         "the cache is not cut, because that changes the text; windowed layers keep no more than "
@@ -198,7 +204,7 @@ def loading_of(given: dict[str, Any]) -> dict[str, Any]:
     drafter, is_plain = given.pop("draft_model"), given.pop("no_draft")
     if is_plain and drafter not in (None, "none"):
         raise click.UsageError(f"--no-draft and --draft-model {drafter} contradict; give one")
-    loading = {name: given.pop(name) for name in ("model", "dtype", "backend")}
+    loading = {name: given.pop(name) for name in ("model", "dtype", "backend", "check_weights")}
     return loading | {"draft_model": "none" if is_plain else "auto" if drafter is None else drafter}
 
 

@@ -10,7 +10,6 @@ from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.errors import CheckpointError, DoesNotFit, RequestError
 from mtp_mlx.fields import shown
-from mtp_mlx.keys import is_always_read
 from mtp_mlx.model.backend import on_gpu
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.target import Target
@@ -73,9 +72,9 @@ def _arrays(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
         raise CheckpointError(f"{checkpoint.folder}: cannot be read: {shown(error)}") from error
     checkpoint.check_unchanged()
     for key, array in arrays.items():
-        if is_always_read(key) and not mx.isfinite(array).all():
-            file = checkpoint.tensors[key].file
-            raise CheckpointError(f"{file}: tensor {key} holds NaN or infinity")
+        if checkpoint.must_be_finite(key) and not mx.isfinite(array).all():
+            place = checkpoint.place_of(key)
+            raise CheckpointError(f"{place}: tensor {key} holds NaN or infinity")
     return arrays
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.errors import CheckpointError, UnsupportedModel
 from mtp_mlx.fields import shown
-from mtp_mlx.keys import is_always_read
 from mtp_mlx.quantization import Quantization, QuantSpec
 from mtp_mlx.validate import TensorInfo
 
@@ -51,7 +50,7 @@ def _check_values(checkpoint: Checkpoint, stored: Mapping[str, np.ndarray]) -> N
     """Raise CheckpointError for NaN where every row meets it, and for ids that are no order."""
     for key, array in stored.items():
         file = checkpoint.tensors[key].file
-        if is_always_read(key) and not np.isfinite(array).all():
+        if checkpoint.must_be_finite(key) and not np.isfinite(array).all():
             raise CheckpointError(f"{file}: tensor {key} holds NaN or infinity")
         if key == "masked_embedding.token_ordering":
             expected = np.arange(checkpoint.config.vocab_size)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mtp_mlx.errors import CheckpointError, RequestError, Unsupported
-from mtp_mlx.files import read_json, read_small
+from mtp_mlx.files import inside, read_json, read_small
 from mtp_mlx.text.renderer import RENDERER, Overrun, Refused
 from mtp_mlx.text.tokenizer import CONFIG_NAME, Tokenizer, check_surrogates, named_tokens
 from mtp_mlx.text.visible import visible
@@ -76,7 +76,7 @@ class ChatTemplate:
         named = named_tokens(folder)
         if (folder / FILE_NAME).exists():
             try:
-                return cls(read_small(folder / FILE_NAME, LIMIT_BYTES).decode(), named)
+                return cls(read_small(inside(folder, FILE_NAME), LIMIT_BYTES).decode(), named)
             except UnicodeDecodeError as error:
                 raise CheckpointError(f"{FILE_NAME}: is not UTF-8: {error}") from error
         source = _configured(folder)
@@ -226,8 +226,8 @@ def _translate(value: Any, table: dict[int, str]) -> Any:
 
 def _configured(folder: Path) -> str | None:
     """The chat template of tokenizer_config.json: a string, or the default of a named list."""
-    path = folder / CONFIG_NAME
-    found = read_json(path).get("chat_template") if path.exists() else None
+    has_one = (folder / CONFIG_NAME).exists()
+    found = read_json(inside(folder, CONFIG_NAME)).get("chat_template") if has_one else None
     if isinstance(found, list):
         named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
         found = named.get("default")

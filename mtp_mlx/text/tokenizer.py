@@ -27,7 +27,8 @@ from typing import TypeVar
 import tokenizers
 
 from mtp_mlx.errors import CheckpointError, MtpError, RequestError, UnsupportedModel
-from mtp_mlx.files import read_json, read_small
+from mtp_mlx.files import inside, read_json, read_small
+from mtp_mlx.text import sentencepiece_file
 
 FILE_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"
@@ -95,8 +96,13 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
-        """The tokenizer of the model in `folder`; raises CheckpointError naming the file."""
-        text = read_small(folder / FILE_NAME, LIMIT_BYTES)
+        """The tokenizer of the model in `folder`; raises CheckpointError naming the file.
+
+        tokenizer.model is read where there is no tokenizer.json.
+        """
+        if not (folder / FILE_NAME).exists() and (folder / sentencepiece_file.FILE_NAME).exists():
+            return cls(_from_sentencepiece(folder), named_tokens(folder))
+        text = read_small(inside(folder, FILE_NAME), LIMIT_BYTES)
         fault = CheckpointError(f"{FILE_NAME}: is not a tokenizer; download it again")
         inner = _guarded(fault, tokenizers.Tokenizer.from_buffer, text)
         return cls(inner, named_tokens(folder))
@@ -197,10 +203,17 @@ class Tokenizer:
         return cuts
 
 
+def _from_sentencepiece(folder: Path) -> tokenizers.Tokenizer:
+    name = sentencepiece_file.FILE_NAME
+    pieces = sentencepiece_file.read_pieces(read_small(inside(folder, name), LIMIT_BYTES))
+    fault = CheckpointError(f"{name}: its pieces make no tokenizer; download it again")
+    return _guarded(fault, sentencepiece_file.build_tokenizer, pieces)
+
+
 def named_tokens(folder: Path) -> dict[str, str]:
     """The special tokens that tokenizer_config.json names, such as {"bos_token": "<bos>"}."""
-    path = folder / CONFIG_NAME
-    config = read_json(path) if path.exists() else {}
+    has_one = (folder / CONFIG_NAME).exists()
+    config = read_json(inside(folder, CONFIG_NAME)) if has_one else {}
     values = {
         key: value.get("content") if isinstance(value, dict) else value
         for key, value in config.items()

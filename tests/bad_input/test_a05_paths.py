@@ -28,6 +28,17 @@ def linked(name: str, to: str) -> Damage:
     return damage
 
 
+def led_out(role: str, name: str) -> Damage:
+    """`name` is a link to a good copy of itself elsewhere."""
+
+    def damage(target: Path, drafter: Path) -> None:
+        path = {"target": target, "drafter": drafter}[role] / name
+        path.rename(target.parent / "elsewhere")
+        path.symlink_to("../elsewhere")
+
+    return damage
+
+
 PLAIN = "expected a plain file name"
 FAULTS = [
     Fault("parent", placed("../x.safetensors"), ("../x.safetensors", PLAIN)),
@@ -36,6 +47,7 @@ FAULTS = [
     Fault("nested", placed("a/b.safetensors"), ("a/b.safetensors", PLAIN)),
     Fault("backslash", placed("..\\x.safetensors"), ("x.safetensors", PLAIN)),
     Fault("dots", placed("..safetensors"), ("..safetensors", PLAIN)),
+    Fault("long", placed("9" * 5000 + ".safetensors"), ("999...", PLAIN)),
     Fault("newline", placed("a\nb.safetensors"), ("a\\nb.safetensors", PLAIN)),
     Fault("link", linked(SHARD, "/etc/passwd"), (SHARD, "leads out of the model folder")),
     Fault("relative", linked(SHARD, "../x"), (SHARD, "leads out of the model folder")),
@@ -46,6 +58,31 @@ FAULTS = [
 @each(FAULTS)
 def test_a_path_out_of_the_folder_is_refused(fault, tmp_path):
     check(fault, tmp_path, shards=3)
+
+
+SMALL = [("target", name) for name in (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "chat_template.jinja",
+)] + [("drafter", name) for name in ("config.json", "tokenizer.json", WEIGHTS)]  # fmt: skip
+
+
+@each(
+    [
+        Fault(f"{role}/{name}", led_out(role, name), (name, "leads out of the model folder"))
+        for role, name in SMALL
+    ]
+)
+def test_a_small_file_that_leads_out_of_the_folder_is_refused_too(fault, tmp_path):
+    check(fault, tmp_path)
+
+
+def test_links_inside_the_folder_are_followed(tmp_path):
+    target, _ = copy_pair(tmp_path, "31b")
+    (target / "files").mkdir()
+    for name in ("config.json", "tokenizer.json", WEIGHTS):
+        (target / name).rename(target / "files" / name)
+        (target / name).symlink_to(f"files/{name}")
+    assert mtp_mlx.load(target, draft_model=None).logits([2]).shape == (1, 256)
 
 
 @pytest.mark.parametrize("is_own", [True, False])

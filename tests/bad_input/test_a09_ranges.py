@@ -20,7 +20,8 @@ OF_BOTH = [
     ("sliding_window", 0), ("layer_types", ["full_attention"]), ("layer_types", 7),
     ("hidden_size", 0), ("hidden_size", 1 << 40), ("intermediate_size", 0),
     ("num_attention_heads", 1 << 40), ("num_attention_heads", 3), ("num_key_value_heads", 0),
-    ("rms_norm_eps", "small"), ("rms_norm_eps", -1), ("num_kv_shared_layers", -2),
+    ("rms_norm_eps", "small"), ("rms_norm_eps", -1), ("rms_norm_eps", 0),
+    ("num_kv_shared_layers", -2),
 ]  # fmt: skip
 OF_TARGETS = [
     ("max_position_embeddings", 0), ("eos_token_id", 256), ("eos_token_id", [1, -1]),

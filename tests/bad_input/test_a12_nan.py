@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import mtp_mlx
 from tests.bad_input.faults import (
     Fault,
     both_backends,
@@ -10,7 +11,7 @@ from tests.bad_input.faults import (
     in_drafter_tensors,
     in_target_tensors,
 )
-from tests.bad_input.files import WEIGHTS, Tensors, to_bfloat16
+from tests.bad_input.files import WEIGHTS, Tensors, copy_pair, edit_tensors, to_bfloat16
 
 PREFIX = "model.language_model."
 TARGET_KEYS = [
@@ -82,3 +83,26 @@ def test_a_nan_of_bfloat16_is_refused(backend, tmp_path):
 
     said = (f"target/{WEIGHTS}", "embed_tokens.weight", "NaN or infinity")
     check(Fault("bfloat16", in_target_tensors(change), said), tmp_path, backend=backend)
+
+
+MATRICES = [
+    ("31b", "target", PREFIX + "layers.3.mlp.up_proj.weight", "layers.3.mlp.up_proj.weight"),
+    ("26b", "target", PREFIX + "layers.2.experts.gate_up_proj", "layers.2.experts."),
+    ("e2b", "target", PREFIX + "embed_tokens_per_layer.weight", "embed_tokens_per_layer.weight"),
+    ("31b", "drafter", "post_projection.weight", "post_projection.weight"),
+]
+
+
+@both_backends
+@pytest.mark.parametrize(("variant", "role", "name", "said"), MATRICES)
+def test_any_number_spoilt_is_found_where_all_weights_are_checked(
+    variant, role, name, said, backend, tmp_path
+):
+    target, drafter = copy_pair(tmp_path, variant)
+    how = {"draft_model": drafter, "backend": backend, "check_weights": True}
+    assert mtp_mlx.load(target, **how).has_drafter
+    edit_tensors({"target": target, "drafter": drafter}[role], spoilt(name, np.inf))
+    with pytest.raises(mtp_mlx.CheckpointError, match=f"{said}.* holds NaN or infinity") as caught:
+        mtp_mlx.load(target, **how)
+    assert role in str(caught.value)
+    mtp_mlx.load(target, **how | {"check_weights": False})  # the round's own check is left

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import mtp_mlx
+from mtp_mlx.checkpoint import check_tokenizers
 from mtp_mlx.errors import CheckpointError, DrafterMismatch
-from tests.bad_input.faults import Fault, check, each, in_drafter_json
+from tests.bad_input.faults import Damage, Fault, check, each, in_drafter_json
 from tests.bad_input.files import Json, copy_pair, edit_json
 
 NAME = "tokenizer.json"
@@ -99,3 +100,24 @@ def test_the_same_vocabulary_in_another_form_is_accepted(change, tmp_path):
     target, drafter = copy_pair(tmp_path, "31b")
     change(target, drafter)
     assert mtp_mlx.load(target, draft_model=drafter).has_drafter
+
+
+def only_sentencepiece(of_target: bytes, of_drafter: bytes) -> Damage:
+    def damage(target: Path, drafter: Path) -> None:
+        for folder, content in ((target, of_target), (drafter, of_drafter)):
+            (folder / NAME).unlink()
+            (folder / "tokenizer.model").write_bytes(content)
+
+    return damage
+
+
+def test_two_tokenizer_models_that_differ_are_refused_with_both_files(tmp_path):
+    """Of whole models in tests/text/test_sentencepiece.py; here one of no use to anybody."""
+    target, drafter = copy_pair(tmp_path, "31b")
+    only_sentencepiece(b"one", b"two")(target, drafter)
+    said = r"drafter/tokenizer\.model: vocabulary or special ids differ from .*target/"
+    with pytest.raises(DrafterMismatch, match=said):
+        check_tokenizers(target, drafter)
+    only = (drafter / "tokenizer.model").read_bytes()
+    (target / "tokenizer.model").write_bytes(only)
+    check_tokenizers(target, drafter)

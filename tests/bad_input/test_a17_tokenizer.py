@@ -71,7 +71,32 @@ def test_a_damaged_tokenizer_is_refused_by_name(fault, backend, tmp_path):
     check(fault, tmp_path, backend=backend)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.model", "vocab.json", "tokenizer.bin"])
+def sentencepiece(content: bytes, size: int | None = None) -> Damage:
+    """A tokenizer.model of this content, and no tokenizer.json."""
+
+    def damage(target: Path, drafter: Path) -> None:
+        written(content, size)(target, drafter)
+        (target / NAME).rename(target / MODEL)
+
+    return damage
+
+
+MODEL = "tokenizer.model"
+OF_SENTENCEPIECE = [
+    Fault("empty", sentencepiece(b""), (MODEL, "expected 1 to 4,194,304 pieces, found 0")),
+    Fault("json", sentencepiece(b'{"version": "1.0"}'), (MODEL, "is not a SentencePiece model")),
+    Fault("zeros", sentencepiece(bytes(100)), (MODEL, "is not a SentencePiece model")),
+    Fault("endless", sentencepiece(b"\x0a\xff\xff\xff\xff\x0f"), (MODEL, "is not a SentenceP")),
+    Fault("65_mib", sentencepiece(b"\n", 65 << 20), (MODEL, "at most 67,108,864 bytes")),
+]
+
+
+@each(OF_SENTENCEPIECE)
+def test_a_damaged_tokenizer_model_is_refused_by_name(fault, tmp_path):
+    check(fault, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.bin"])
 def test_a_tokenizer_of_another_format_is_not_tried(name, tmp_path):
     def damage(target: Path, drafter: Path) -> None:
         (target / NAME).rename(target / name)

@@ -15,8 +15,9 @@ from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.load import load_drafter, load_target
 from mtp_mlx.model.target import Target
 from mtp_mlx.request import Event, Failed, Finished, Request, Tokens
+from tests.exact.cases import Call
 from tests.golden import recipe
-from tests.oracle import Oracle, Script
+from tests.oracle import Oracle, Script, agreeing
 
 # An engine that has not ended after so many steps never will.
 MAX_STEPS = 2000
@@ -36,7 +37,7 @@ class Pair:
 def golden_pair(variant: str) -> Pair:
     """The golden pair of a variant in float32, read once a process; nobody changes its weights."""
     with TemporaryDirectory() as folder:
-        return _read(*recipe.write_pair(Path(folder), variant))
+        return read_pair(*recipe.write_pair(Path(folder), variant))
 
 
 @cache
@@ -48,10 +49,11 @@ def embedded_pair(name: str) -> Pair:
 def fresh_embedded_pair(name: str) -> Pair:
     """The same, read anew: its weights may be changed."""
     folder = embedded_folder(name)
-    return _read(folder, folder.with_name(f"{name}-assistant"))
+    return read_pair(folder, folder.with_name(f"{name}-assistant"))
 
 
-def _read(target_folder: Path, drafter_folder: Path) -> Pair:
+def read_pair(target_folder: Path, drafter_folder: Path) -> Pair:
+    """A pair on disk, in float32."""
     target = open_target(target_folder)
     drafter = open_drafter(drafter_folder, target.config)
     return Pair(load_target(target, mx.float32), load_drafter(drafter, mx.float32))
@@ -149,3 +151,14 @@ def oracle_engine(
     engine = Engine(target, oracle, max_num_seqs=slots, chunk=chunk)
     oracle.watch(engine)
     return engine, oracle
+
+
+def run_call(pair: Pair, call: Call, expected: Sequence[Outcome]) -> list[Outcome]:
+    """The rows of a call, in its batch and with its drafter; `expected`: their plain texts."""
+    if call.drafter == "oracle":
+        script = agreeing(call.agreement, call.seed)
+        texts = [outcome.ids for outcome in expected]
+        engine, _ = oracle_engine(pair.target, texts, script, call.slots, call.chunk)
+    else:
+        engine = Engine(pair.target, pair.drafter, call.slots, call.chunk)
+    return run_together(engine, call.requests, call.arrivals)

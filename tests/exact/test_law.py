@@ -8,12 +8,10 @@ from functools import cache
 
 import pytest
 
-from mtp_mlx.engine.engine import Engine
 from mtp_mlx.request import Request
 from tests.exact import cases
-from tests.exact.pairs import Outcome, golden_pair, oracle_engine, plain, run_together
+from tests.exact.pairs import Outcome, golden_pair, plain, run_call
 from tests.golden import recipe
-from tests.oracle import agreeing
 
 QUICK_CASES = 300
 ALL_CASES = 2000
@@ -35,18 +33,6 @@ def solo(call: cases.Call, request: Request) -> Outcome:
     return plain_outcome(call.variant, call.chunk, bare)
 
 
-def outcomes(call: cases.Call, expected: list[Outcome]) -> list[Outcome]:
-    """The rows of a call, in its batch and with its drafter."""
-    pair = golden_pair(call.variant)
-    if call.drafter == "oracle":
-        script = agreeing(call.agreement, call.seed)
-        texts = [outcome.ids for outcome in expected]
-        engine, _ = oracle_engine(pair.target, texts, script, call.slots, call.chunk)
-    else:
-        engine = Engine(pair.target, pair.drafter, call.slots, call.chunk)
-    return run_together(engine, call.requests, call.arrivals)
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("variant", "part"), LAW_PARTS)
 def test_drafts_and_neighbours_never_change_a_row(variant, part, record_property):
@@ -54,7 +40,8 @@ def test_drafts_and_neighbours_never_change_a_row(variant, part, record_property
     mismatches = []
     for call in cases.calls(variant, part):
         expected = [solo(call, request) for request in call.requests]
-        for row, (seen, want) in enumerate(zip(outcomes(call, expected), expected, strict=True)):
+        found = run_call(golden_pair(variant), call, expected)
+        for row, (seen, want) in enumerate(zip(found, expected, strict=True)):
             if seen.text != want.text:
                 mismatches.append((call, row, seen.text, want.text))
             tally["cases"] += len(want.ids) >= cases.MIN_TOKENS
