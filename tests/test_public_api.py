@@ -18,6 +18,8 @@ LOAD = {
     "dtype": None,
     "backend": "mlx",
     "memory_limit": None,
+    "prefill_chunk": None,
+    "prompt_cache_bytes": None,
 }
 GENERATE = {
     "temperature": None,
@@ -29,6 +31,7 @@ GENERATE = {
     "stop": (),
     "num_draft_tokens": "auto",
     "timeout": None,
+    "cache": None,
 }
 REPLY = {"text", "token_ids", "finish_reason", "seed", "spec", "usage", "timings"}
 SPEC = {"rounds", "drafted", "accepted", "per_position", "tokens_per_round", "target_forwards"}

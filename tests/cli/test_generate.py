@@ -24,6 +24,7 @@ FIELDS = {
     "usage",
     "timings",
     "error",
+    "cache",
     "peak_memory_bytes",
 }
 
@@ -70,7 +71,12 @@ def test_json_is_one_object_with_all_fields(generate):
     assert body["token_ids"] == list(expected.token_ids)
     assert body["prompt_token_ids"] == prompt_ids()
     assert (body["text"], body["finish_reason"], body["seed"]) == (expected.text, "length", 5)
-    assert body["usage"] == {"prompt_tokens": 23, "completion_tokens": 9, "total_tokens": 32}
+    assert body["usage"] == {
+        "prompt_tokens": 23,
+        "completion_tokens": 9,
+        "cached_tokens": 0,
+        "total_tokens": 32,
+    }
     assert body["spec"]["drafted"] == expected.spec.drafted > 0
     assert len(body["spec"]["per_position"]) == 2
     assert body["error"] is None
