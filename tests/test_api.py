@@ -395,3 +395,63 @@ def test_numpy_backend_writes_the_same_reply(options):
             assert left.usage == right.usage
     ids = prompt_ids()
     assert ours.propose(ids, 3) == twin.propose(ids, 3)
+
+
+def chatted(llm, **options):
+    """Three turns of a chat on token ids, each prompt the text so far and a new turn."""
+    ids, replies = [2, *range(110, 150)], []
+    for turn in range(3):
+        replies.append(llm.generate(ids, temperature=0, max_tokens=12, **options))
+        ids = [*ids, *replies[-1].token_ids, *range(150 + turn, 155 + turn)]
+    return replies
+
+
+def test_a_chat_reads_each_turn_from_the_last_chunk_border_on():
+    target, drafter = folders()
+    with mtp_mlx.load(target, draft_model=drafter, prefill_chunk=16) as llm:
+        warm = chatted(llm)
+        stats = llm.stats()
+        cold = chatted(llm, cache=False)
+        assert llm.stats().cached_tokens == stats.cached_tokens
+    assert [reply.usage.cached_tokens for reply in warm] == [0, 48, 64]
+    assert [reply.usage.cached_tokens for reply in cold] == [0, 0, 0]
+    assert [reply.token_ids for reply in warm] == [reply.token_ids for reply in cold]
+    assert (warm[0].cache.miss_reason or "").startswith("first request")
+    assert all("cache=False" in (reply.cache.miss_reason or "") for reply in cold)
+    assert warm[2].to_json()["cache"] == {"cached_tokens": 64, "miss_reason": None}
+    assert 0 < stats.prompt_cache_bytes <= stats.prompt_cache_budget_bytes
+
+
+def test_without_memory_for_it_nothing_is_kept_and_the_text_is_the_same():
+    target, drafter = folders()
+    options = {"draft_model": drafter, "prefill_chunk": 16}
+    with mtp_mlx.load(target, **options, prompt_cache_bytes=0) as llm:
+        replies = chatted(llm)
+    assert [reply.token_ids for reply in replies] == [r.token_ids for r in chatted(loaded())]
+    assert all("prompt_cache_bytes is 0" in (r.cache.miss_reason or "") for r in replies)
+
+
+def test_the_numpy_backend_says_that_it_keeps_nothing():
+    target, drafter = folders()
+    with pytest.raises(mtp_mlx.Unsupported, match="keeps no texts"):
+        mtp_mlx.load(target, draft_model=drafter, backend="numpy", prompt_cache_bytes=1 << 20)
+    use = loaded(backend="numpy").generate([2, 9], max_tokens=1).cache
+    assert use.cached_tokens == 0 and "NumPy" in (use.miss_reason or "")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"prefill_chunk": 7}, "prefill_chunk"),
+        ({"prefill_chunk": True}, "prefill_chunk"),
+        ({"prompt_cache_bytes": -1}, "prompt_cache_bytes"),
+    ],
+)
+def test_a_bad_size_of_the_prompt_cache_is_refused_by_name(options, word):
+    with pytest.raises(mtp_mlx.RequestError, match=word):
+        mtp_mlx.load(folders()[0], **options)
+
+
+def test_a_bad_wish_for_the_cache_is_refused():
+    with pytest.raises(mtp_mlx.RequestError, match="cache must be True or False"):
+        loaded().generate([2, 9], cache="yes")

@@ -19,6 +19,8 @@ LOAD = {
     "backend": "mlx",
     "memory_limit": None,
     "check_weights": False,
+    "prefill_chunk": None,
+    "prompt_cache_bytes": None,
 }
 GENERATE = {
     "temperature": None,
@@ -30,6 +32,7 @@ GENERATE = {
     "stop": (),
     "num_draft_tokens": "auto",
     "timeout": None,
+    "cache": None,
     "tools": None,
     "think": False,
     "thinking_budget": None,
@@ -37,7 +40,7 @@ GENERATE = {
 }
 REPLY = {
     *("text", "token_ids", "finish_reason", "seed", "spec", "usage", "timings"),
-    *("reasoning", "tool_calls", "tool_text", "warning"),
+    *("reasoning", "tool_calls", "tool_text", "warning", "cache"),
 }
 SPEC = {"rounds", "drafted", "accepted", "per_position", "tokens_per_round", "target_forwards"}
 

@@ -3,7 +3,8 @@
 A step admits waiting requests into free slots, runs one round of the rows that run, then at most
 one chunk of one prompt. Rows join at the next round and leave at once. Chunk borders are multiples
 of `chunk` from the start of the prompt, whatever else runs, so a row's text does not depend on its
-neighbours.
+neighbours. At such borders texts are kept, and later requests that begin the same go on from them
+(`keep_prompts`, engine/prefixes.py).
 """
 
 from collections import deque

@@ -18,7 +18,7 @@ from mtp_mlx.engine.memory import Memory
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.fit import span_bytes, window_bytes
 from mtp_mlx.model.backend import read_ints
-from mtp_mlx.model.cache import Cache, Held
+from mtp_mlx.model.cache import Cache
 from mtp_mlx.request import CacheUse
 
 OFF = "off: the request asked for no prompt cache (cache=False)"
@@ -30,8 +30,8 @@ class Copy:
 
     sequence: Sequence
     border: int
-    spans: dict[int, Held]
-    window: Held
+    spans: dict[int, list[mx.array]]
+    window: list[mx.array]
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -53,7 +53,7 @@ class Prefixes:
         self._cache = cache
         self._memory = memory
         span = span_bytes(layers, chunk, itemsize)
-        self.borders: Borders[Held, Held] = Borders(
+        self.borders: Borders[list[mx.array], list[mx.array]] = Borders(
             chunk, budget, span, lambda border: window_bytes(layers, border, itemsize)
         )
 

@@ -38,9 +38,6 @@ from mtp_mlx.model.batch import Row
 GROWTH_STEP = 256
 UNLIMITED = 1 << 62
 
-# Copies of keys and values of several layers: keys, values, keys, values, ...
-Held = tuple[mx.array, ...]
-
 
 def ring_positions(end: int, capacity: int) -> np.ndarray:
     """Position held by each slot [C] of a ring in which positions below `end` were written.
@@ -267,23 +264,29 @@ class Cache:
         for full in self.full.values():
             full.release(slot)
 
-    def span(self, slot: int, start: int, end: int) -> Held:
-        """A copy of a row's keys and values [G, T, K] of the full layers, from start to end."""
+    def span(self, slot: int, start: int, end: int) -> list[mx.array]:
+        """Copies of a row's keys and values [G, T, K] of the full layers, from start to end: keys,
+        values, keys, values, ..."""
         at = mx.arange(start, end)
         buffers = [b for full in self.full.values() for b in (full.keys, full.values)]
-        return tuple(mx.take(_buffer(each, slot), at, axis=1) for each in buffers)
+        return [mx.take(_buffer(each, slot), at, axis=1) for each in buffers]
 
-    def window_at(self, slot: int, end: int) -> Held:
-        """A copy of a row's keys and values [T, G, K] of the window layers: what a query at `end`
+    def window_at(self, slot: int, end: int) -> list[mx.array]:
+        """Copies of a row's keys and values [T, G, K] of the window layers: what a query at `end`
         may see of the positions before it."""
         copies = []
         for ring in self.window.values():
             places = mx.array(ring.places_before(slot, end))
             copies += [ring.keys[places], ring.values[places]]
-        return tuple(copies)
+        return copies
 
     def restore(
-        self, slot: int, spans: Sequence[Held], window: Held, end: int, length: int
+        self,
+        slot: int,
+        spans: Sequence[list[mx.array]],
+        window: list[mx.array],
+        end: int,
+        length: int,
     ) -> None:
         """Fill a free slot with the text of `end` tokens that such copies were made of, of which
         `length` are committed.

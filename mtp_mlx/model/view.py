@@ -253,7 +253,7 @@ class WindowPlan:
         """What the queries at positions start..start + capacity see."""
         first, end = max(start, row.start), min(start + capacity, row.end)
         # Each lap begins at a multiple of KEY_STEP, so that sums take the same lanes as in a ring.
-        held = np.full(round_up(capacity, KEY_STEP), -1)
+        held = np.full(round_up(end - start, KEY_STEP), -1)
         held[: end - start] = np.arange(start, end)
         if start:
             held = np.concatenate([held, np.arange(start - capacity, start)])

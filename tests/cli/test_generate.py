@@ -28,6 +28,7 @@ FIELDS = {
     "tool_calls",
     "tool_text",
     "warning",
+    "cache",
     "peak_memory_bytes",
 }
 
@@ -78,6 +79,7 @@ def test_json_is_one_object_with_all_fields(generate):
         "prompt_tokens": 23,
         "completion_tokens": 9,
         "reasoning_tokens": 0,
+        "cached_tokens": 0,
         "total_tokens": 32,
     }
     assert body["spec"]["drafted"] == expected.spec.drafted > 0
