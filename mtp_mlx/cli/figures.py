@@ -83,7 +83,9 @@ def _end(answer: Answer) -> list[str]:
 def explain(answer: Answer) -> list[tuple[str, str]]:
     """The answer to /why."""
     reply, spec, costs = answer.reply, answer.reply.spec, answer.engine.costs
-    rows = [("prompt", f"{reply.usage.prompt_tokens:,} tokens, {_first(reply)}")]
+    rows = [("prompt", _prompt(reply))]
+    if reply.cache.miss_reason is not None:
+        rows.append(("why no more kept", reply.cache.miss_reason))
     if spec.rounds:
         rows += [
             ("rounds", f"{spec.rounds}, {spec.tokens_per_round:.2f} tokens each"),
@@ -98,8 +100,10 @@ def explain(answer: Answer) -> list[tuple[str, str]]:
     return [*rows, *_costs(costs)]
 
 
-def _first(reply: Reply) -> str:
-    return f"first token after {reply.timings.first_token_s:.2f} s"
+def _prompt(reply: Reply) -> str:
+    tokens, kept = reply.usage.prompt_tokens, reply.usage.cached_tokens
+    first = f"first token after {reply.timings.first_token_s:.2f} s"
+    return f"{tokens:,} tokens, {kept:,} of them kept from before, {first}"
 
 
 def runs(depths: Sequence[int]) -> str:

@@ -154,6 +154,8 @@ class Chat:
         except MtpError:
             self._restore(before)
             raise
+        if self.last.reply.warning is not None:
+            self.note(self.last.reply.warning)
         self.note(stats_line(self.last, self.screen.size[0]))
         if self.talk.unanswered is not None:
             self._restore(before)

@@ -6,6 +6,7 @@ import pytest
 
 from mtp_mlx.cli.figures import Answer, explain, memory, runs, stats_line
 from mtp_mlx.reply import RoundCosts, SpecStats, Timings, Usage
+from mtp_mlx.request import CacheUse
 from tests.cli.fake import COSTS, FakeLLM, FakeStream
 
 ENGINE = replace(FakeLLM([]).stats(), decision="drafts 3", costs=COSTS)
@@ -67,6 +68,14 @@ def test_why_names_depths_positions_and_costs():
     assert rows["a forward of"] == "1: 20.00 ms (1.00x), 2: 30.00 ms (1.50x)"
     assert rows["drafting"] == "1.00 ms a step, 2.00 ms a draft, 0.50 ms of the host"
     assert rows["plain"].startswith("~50 tokens/s")
+
+
+def test_why_says_what_was_kept_of_the_prompt_and_why_no_more():
+    used = {"usage": Usage(10, 38, 8), "cache": CacheUse(8, "the texts part at token 8")}
+    rows = dict(explain(with_reply(**used)))
+    assert rows["prompt"] == "10 tokens, 8 of them kept from before, first token after 0.25 s"
+    assert rows["why no more kept"] == "the texts part at token 8"
+    assert "why no more kept" not in dict(explain(with_reply(cache=CacheUse(0, None))))
 
 
 def test_why_says_why_drafting_ended_once():
