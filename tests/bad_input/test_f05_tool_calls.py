@@ -14,7 +14,18 @@ WORDS = (
     *("\\", "<|tool_call>", "<tool_call|>", "true", "1", " spaced ", "\u2028", "'"),
 )
 KEYS = ("a", "city", "max_degrees", "x-y", "naïve", "a b", "0", "true")
-BARE = ("hello", "12:30", "a b", "https://a.example/b?c=d", "tru", "1.2.3", "-", "01", "Köln", "+1")
+BARE = (
+    "hello",
+    "12:30",
+    "a b",
+    "https://a.example/b?c=d",
+    "truth",
+    "1.2.3",
+    "-",
+    "01",
+    "Köln",
+    "+1",
+)
 NUMBERS = (0, 7, -3, 1.5, -2.5e-7, 10**30, 1e300)
 GRAMMAR_CASES, MUTANTS = 10_000, 3_000
 
