@@ -229,7 +229,7 @@ def test_a_reply_that_cannot_be_decoded_fails_alone(monkeypatch):
     expected = llm.generate(PROMPTS[0], **SAMPLED)
     bad, good = llm.stream(PROMPTS[1], **LONG), llm.stream(PROMPTS[0], **SAMPLED)
 
-    monkeypatch.setattr(bad._job, "_parts", None)  # every later token fails in is_end
+    monkeypatch.setattr(bad._job._parts, "push", None)  # every later token fails in is_end
     list(good)
     assert good.reply.token_ids == expected.token_ids
     with pytest.raises(mtp_mlx.MtpError):

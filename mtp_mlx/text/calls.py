@@ -22,7 +22,8 @@ NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 SPACE = re.compile(r"\s*")
 KEY = re.compile(rf"[^:,{{}}\[\]{QUOTE}]+")
 WORD = re.compile(rf"[^,{{}}\[\]{QUOTE}]+")
-QUOTED = re.compile(rf'{QUOTE}([^{QUOTE}]*){QUOTE}|"(?:[^"\\{QUOTE}]|\\[^{QUOTE}])*"')
+# "*+" keeps nothing to go back to, so memory does not grow with the text.
+QUOTED = re.compile(rf'{QUOTE}([^{QUOTE}]*){QUOTE}|"(?:[^"\\{QUOTE}]|\\[^{QUOTE}])*+"')
 NAME = re.compile(r"[^\s(){}\[\]<>,\"']{1,128}")
 CLOSERS = {"{": "}", "[": "]"}
 

@@ -15,12 +15,12 @@ from training import world
 from training.world.plain import PLAIN
 from training.world.toolbox import TOOLS, declaration
 
-COUNT = 6  # held-out prompts of a kind
+COUNT = 4  # held-out prompts of a kind
 DECLARED = [declaration("get_time"), declaration("add")]
 ASKED = [{"role": "user", "content": "What is the weather in Paris?"}]
 THINK = {"think": True, "temperature": 0.0}
 SUM = [{"role": "user", "content": "What is 3 + 4?"}]
-BUDGETS = (None, 0, 1, 3, 6, 50)
+BUDGETS = (None, 0, 2, 6)
 
 
 @cache
@@ -54,7 +54,7 @@ def test_calls_are_parsed_and_answered(name):
         assert final.finish_reason == "stop" and not final.tool_calls
         answered += final.text == TOOLS[tool].said.format(**given, **result)
     assert right >= COUNT - 1
-    assert answered >= COUNT - 2
+    assert answered >= COUNT - 1
 
 
 def test_the_round_trip_of_a_call_reads_what_openai_clients_send():
@@ -100,7 +100,7 @@ def test_without_think_there_is_no_thought():
 @pytest.mark.parametrize("sampling", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 4}])
 def test_a_budget_gives_one_text_with_any_drafts_alone_and_in_a_batch(sampling):
     llm = pair()
-    options = {"think": True, "max_tokens": 32, **sampling}
+    options = {"think": True, "max_tokens": 24, **sampling}
     alone = {
         budget: llm.chat(SUM, thinking_budget=budget, num_draft_tokens=0, **options)
         for budget in BUDGETS
@@ -117,7 +117,7 @@ def test_a_budget_gives_one_text_with_any_drafts_alone_and_in_a_batch(sampling):
         budget = own["thinking_budget"]
         if budget is not None:
             assert reply.usage.reasoning_tokens <= budget + 2  # the markers
-    assert len({reply.token_ids for reply in together}) >= 4
+    assert len({reply.token_ids for reply in together}) == len(BUDGETS)
 
 
 @pytest.mark.parametrize("name", held_out.NAMES)
@@ -128,11 +128,11 @@ def test_budgets_and_trained_drafters_keep_the_law(name):
         for index in range(COUNT)
     ]
     chats = [example.messages for example in chosen]
-    together = pair(name).batch(chats, each=each, think=True, max_tokens=60)
+    together = pair(name).batch(chats, each=each, think=True, max_tokens=30)
     accepted = 0
     for chat, own, reply in zip(chats, each, together, strict=True):
         plain = {**own, "num_draft_tokens": 0}
-        expected = pair(name).chat(chat, **plain, think=True, max_tokens=60)
+        expected = pair(name).chat(chat, **plain, think=True, max_tokens=30)
         assert reply.token_ids == expected.token_ids
         assert reply.usage.reasoning_tokens <= own["thinking_budget"] + 2
         accepted += reply.spec.accepted
@@ -202,3 +202,37 @@ def test_a_reply_is_json_with_all_of_it():
     assert body["tool_calls"][0]["name"] == "get_weather"
     assert (body["reasoning"], body["usage"]["reasoning_tokens"]) == ("", 0)
     assert body["finish_reason"] == "tool_calls"
+
+
+def test_earlier_thoughts_are_dropped_as_the_template_says():
+    llm = pair()
+    answer = {"role": "assistant", "content": "7."}
+    thought = {**answer, "reasoning_content": "I add 3 and 4."}
+    after = [*SUM, {"role": "user", "content": "And 5 + 6?"}]
+    chat, thinking = ([after[0], each, after[1]] for each in (answer, thought))
+    assert llm.prompt_ids(chat) == llm.prompt_ids(thinking)
+
+
+def test_a_thought_that_the_template_opens_is_a_thought_from_its_first_token_on():
+    llm = pair()
+    tools = [declaration("get_weather")]
+    first = llm.chat(ASKED, tools=tools, temperature=0.0)
+    [call] = first.tool_calls
+    answer = {"role": "tool", "tool_call_id": call.id, "content": {"weather": "rainy"}}
+    chat = [*ASKED, first.to_message(), answer]
+    opened = llm.tokenizer.encode_template("<|channel>thought\n")
+    assert llm.prompt_ids(chat, tools=tools, think=True)[-len(opened) :] == opened
+    for budget in (0, 3):
+        options = {"tools": tools, "think": True, "thinking_budget": budget, "max_tokens": 12}
+        reply = llm.chat(chat, **options, temperature=0.0)
+        ends = reply.token_ids.index(llm.tokenizer.control_id("<channel|>"))
+        assert ends <= budget
+        assert reply.usage.reasoning_tokens >= ends + 1
+        assert reply.reasoning == llm.tokenizer.decode(reply.token_ids[:ends]).strip()
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "audio", "input_audio", "video"])
+def test_images_and_audio_are_refused(kind):
+    parts = [{"type": "text", "text": "What is this?"}, {"type": kind, "url": "a"}]
+    with pytest.raises(mtp_mlx.Unsupported, match=f"'{kind}' is not supported; text only"):
+        pair().chat([{"role": "user", "content": parts}], tools=DECLARED, think=True)
