@@ -14,6 +14,7 @@ from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults, read_defaults
 from mtp_mlx.job import Job
+from mtp_mlx.machine import MOST_BYTES, limit_bytes
 from mtp_mlx.options import Keywords, Options
 from mtp_mlx.reply import EngineStats, Reply
 from mtp_mlx.request import check_integer, check_request, check_token_ids
@@ -24,7 +25,6 @@ from mtp_mlx.text.tokenizer import Tokenizer
 from mtp_mlx.worker import Worker
 
 MAX_NUM_SEQS = 64
-MOST_BYTES = 1 << 62
 
 Message = Mapping[str, object]
 Prompt = str | Sequence[int] | Sequence[Message]
@@ -37,24 +37,24 @@ def load(
     max_num_seqs: int = 8,
     dtype: str | None = None,
     backend: str = "mlx",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
 ) -> "LLM":
     """Load a target and its drafter from checkpoint folders.
 
     draft_model: a folder, "auto" (the one beside the target, or none), None or "none".
     max_num_seqs: rows decoded together, 1 to 64. dtype: "float32" or "bfloat16"; None is the
     checkpoint's own on a GPU (bfloat16 for float16) and float32 on CPU. backend: "mlx", or "numpy"
-    for the slow reference without MLX. memory_limit: bytes that weights, K/V and all else may take;
-    None, and at most, is three quarters of this machine's memory (nine tenths of a CUDA GPU's own),
-    and on Metal its recommended working set. Requests wait for one another where K/V would exceed
-    it.
+    for the slow reference without MLX. memory_limit: bytes that weights, K/V and all else may take,
+    also as "12GB" or as a share, "50%"; None, and at most, is three quarters of this machine's
+    memory (nine tenths of a CUDA GPU's own), and on Metal its recommended working set. Requests
+    wait for one another where K/V would exceed it.
 
     Raises CheckpointError (damaged, missing or unsupported files, a drafter that does not belong to
     the target) and DoesNotFit before anything is half loaded, RequestError for a bad argument.
     """
     check_integer("max_num_seqs", max_num_seqs, 1, MAX_NUM_SEQS)
     if memory_limit is not None:
-        check_integer("memory_limit", memory_limit, 1, MOST_BYTES)
+        limit_bytes(memory_limit, MOST_BYTES)  # of what, is for the runtime to know
     for param, value in (("model", model), ("draft_model", draft_model or "none")):
         if not isinstance(value, str | Path):
             raise RequestError(f"{param} must be a path, found {shown(value)}", param=param)

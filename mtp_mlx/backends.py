@@ -97,7 +97,11 @@ def open_pair(pair: Pair) -> Opened:
 
 
 def load_runtime(
-    opened: Opened, max_num_seqs: int, dtype: str | None, backend: str, memory_limit: int | None
+    opened: Opened,
+    max_num_seqs: int,
+    dtype: str | None,
+    backend: str,
+    memory_limit: int | str | None,
 ) -> Runtime:
     """Read the weights of a checked pair. Raises CheckpointError, RequestError, DoesNotFit."""
     if backend not in ("mlx", "numpy"):

@@ -26,6 +26,7 @@ from mtp_mlx.text.visible import visible
 COMMANDS = {
     "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
     "demo": ("mtp_mlx.cli.demo", "Show the built-in pairs and their drafters at work."),
+    "fit": ("mtp_mlx.cli.fit", "Say what a model takes here, before it is fetched."),
     "generate": ("mtp_mlx.cli.generate", "Write a reply to a prompt."),
     "tune": ("mtp_mlx.cli.tune", "Measure what drafting costs here, and keep it for later."),
     "verify": ("mtp_mlx.cli.verify", "Prove that drafts and neighbours change no text here."),

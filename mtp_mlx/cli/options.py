@@ -9,11 +9,15 @@ from click.shell_completion import CompletionItem
 
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.errors import Unsupported
+from mtp_mlx.machine import MOST_BYTES, limit_bytes
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 
 # Longer numbers are no counts or ids, and Python refuses to read very long ones.
 MAX_DIGITS = 18
+# Rows decoded together: the most, and as many as there are unless somebody says otherwise.
+MAX_ROWS, ROWS = 64, 8
 OTHER = "Other"
+LOADING = ("model", "dtype", "backend", "memory_limit")
 
 Decorator = Callable[[Any], Any]
 
@@ -85,6 +89,17 @@ def model_names(
     return [CompletionItem(incomplete, type="dir"), *found]
 
 
+def shared(heading: str, *names: str, **attributes: Any) -> Decorator:
+    """An option that several commands have: also MTP_MLX_<its first long name>, and in the file."""
+    flag = next(name for name in names if name.startswith("--"))
+    return option(heading, *names, envvar=variable_of(flag), **attributes)
+
+
+def variable_of(flag: str) -> str:
+    """The environment's name of an option: MTP_MLX_TOP_P for --top-p."""
+    return f"MTP_MLX_{flag.strip('-').split('/')[0].replace('-', '_').upper()}"
+
+
 def _refuse(reason: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
     """A callback that answers an option of other programs with the reason it is not here."""
 
@@ -99,8 +114,62 @@ def _refused(name: str, reason: str) -> Decorator:
     return click.option(name, hidden=True, expose_value=False, callback=_refuse(reason))
 
 
+class MemoryLimit(click.ParamType):
+    """A size or a share of the machine's memory."""
+
+    name = "SIZE|PERCENT"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "12GB|70%"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int:
+        limit_bytes(value, MOST_BYTES)
+        return value
+
+
+model_argument = click.argument(
+    "model", default="tiny", envvar=variable_of("--model"), shell_complete=model_names
+)
+draft_model_option = shared(
+    "Model",
+    "--draft-model",
+    metavar="auto|none|DIR",
+    shell_complete=model_names,
+    help="Folder of the drafter; auto, the default, is the one beside the target.",
+)
+dtype_option = shared(
+    "Model",
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Type of activations; float32 on CPU, the checkpoint's own on a GPU.",
+)
+limit_option = shared(
+    "Model",
+    "--memory-limit",
+    type=MemoryLimit(),
+    help="Memory to take at most; three quarters of the machine's when absent, and never more.",
+)
+
+
+def rows_option(flag: str, help_text: str) -> Decorator:
+    """How many replies are written at once; the file has it as max_num_seqs."""
+    return option(
+        "Model",
+        flag,
+        "max_num_seqs",
+        type=click.IntRange(1, MAX_ROWS),
+        default=ROWS,
+        show_default=True,
+        metavar="N",
+        envvar=variable_of("--max-num-seqs"),
+        help=help_text,
+    )
+
+
 model_options = _all(
-    option(
+    shared(
         "Model",
         "--model",
         default="tiny",
@@ -109,15 +178,9 @@ model_options = _all(
         shell_complete=model_names,
         help=f"{' or '.join(NAMES)}, which are built in, or the folder of a target.",
     ),
-    option(
-        "Model",
-        "--draft-model",
-        metavar="auto|none|DIR",
-        shell_complete=model_names,
-        help="Folder of the drafter; auto, the default, is the one beside the target.",
-    ),
-    option("Model", "--no-draft", is_flag=True, help="The same as --draft-model none."),
-    option(
+    draft_model_option,
+    shared("Model", "--no-draft", is_flag=True, help="The same as --draft-model none."),
+    shared(
         "Model",
         "--num-draft-tokens",
         type=DraftTokens(),
@@ -126,13 +189,8 @@ model_options = _all(
     click.option(
         "--draft-block-size", type=click.IntRange(1, MAX_DRAFT_TOKENS + 1), hidden=True
     ),  # counts the target's own token as well
-    option(
-        "Model",
-        "--dtype",
-        type=click.Choice(["float32", "bfloat16"]),
-        help="Type of activations; float32 on CPU, the checkpoint's own on a GPU.",
-    ),
-    option(
+    dtype_option,
+    shared(
         "Model",
         "--backend",
         type=click.Choice(["mlx", "numpy"]),
@@ -140,6 +198,7 @@ model_options = _all(
         show_default=True,
         help="numpy is the slow reference, without MLX.",
     ),
+    limit_option,
     _refused(
         "--max-kv-size",
         "the cache is not cut, because that changes the text; windowed layers keep no more than "
@@ -152,29 +211,30 @@ model_options = _all(
 )
 
 sampling_options = _all(
-    option("Sampling", "--temp", "--temperature", "temperature", type=float, help="0 is greedy."),
-    option("Sampling", "--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
-    option("Sampling", "--top-p", type=float, help="Keep the likeliest tokens up to this mass."),
-    option(
+    shared("Sampling", "--temp", "--temperature", "temperature", type=float, help="0 is greedy."),
+    shared("Sampling", "--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
+    shared("Sampling", "--top-p", type=float, help="Keep the likeliest tokens up to this mass."),
+    shared(
         "Sampling",
         "--min-p",
         type=float,
         help="Keep tokens at least this likely, relative to the best.",
     ),
-    option("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
-    option("Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."),
-    option(
+    shared("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
+    shared("Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."),
+    shared(
         "Sampling", "--stop", multiple=True, help="End the reply before this text; may be repeated."
     ),
 )
 
 
 def loading_of(given: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of load(), taken out of `given`. Raises UsageError for a contradiction."""
-    drafter, is_plain = given.pop("draft_model"), given.pop("no_draft")
+    """The keywords of load() that the command has options for, taken out of `given`. Raises
+    UsageError for a contradiction."""
+    drafter, is_plain = given.pop("draft_model"), given.pop("no_draft", False)
     if is_plain and drafter not in (None, "none"):
         raise click.UsageError(f"--no-draft and --draft-model {drafter} contradict; give one")
-    loading = {name: given.pop(name) for name in ("model", "dtype", "backend")}
+    loading = {name: given.pop(name) for name in LOADING if name in given}
     return loading | {"draft_model": "none" if is_plain else "auto" if drafter is None else drafter}
 
 

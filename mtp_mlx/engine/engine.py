@@ -34,6 +34,7 @@ from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.engine.shadows import Shadows
 from mtp_mlx.engine.stats import Counters
 from mtp_mlx.errors import without_frames
+from mtp_mlx.fit import PREFILL_CHUNK
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.choose import Choice, choose
@@ -52,7 +53,6 @@ from mtp_mlx.request import (
     check_request,
 )
 
-PREFILL_CHUNK = 1024
 # A row whose drafter gives NaN or impossible ids this often decodes plainly from then on.
 MAX_DRAFTER_FAULTS = 3
 
