@@ -12,7 +12,9 @@ from mtp_mlx.cli.options import (
     merge_draft_tokens,
     model_options,
     option,
+    rows_option,
     sampling_options,
+    variable_of,
 )
 from mtp_mlx.cli.prompt import read_piped, read_prompt
 from mtp_mlx.cli.replies import print_json, print_json_lines, print_text
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from mtp_mlx.api import Prompt
 
 MAX_REPLIES = 64
-# Rows decoded together; more replies take turns.
-MAX_ROWS = 8
 
 
 class TokenIds(click.ParamType):
@@ -49,6 +49,7 @@ class TokenIds(click.ParamType):
 )
 @option("Prompt", "--prompt-ids", type=TokenIds(), help="Token ids in place of a text prompt.")
 @model_options
+@rows_option("--max-num-seqs", "Replies written at once; more take turns.")
 @sampling_options
 @option(
     "Output",
@@ -60,6 +61,13 @@ class TokenIds(click.ParamType):
     help="Replies, from seed, seed + 1, ...",
 )
 @option("Output", "--stats", is_flag=True, help="Print figures of each reply on stderr.")
+@option(
+    "Output",
+    "--color-drafts/--no-color-drafts",
+    default=True,
+    envvar=variable_of("--color-drafts"),
+    help="Tint accepted drafts on a terminal, the default.",
+)
 @option("Output", "--raw", is_flag=True, help="Keep the model's control characters and escapes.")
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
 @option(
@@ -76,17 +84,18 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
     given take the checkpoint's generation_config.
     """
     is_raw, with_stats = given.pop("raw"), given.pop("stats")
+    has_tint = given.pop("color_drafts")
     if as_json and as_lines:
         raise click.UsageError("give --json or --jsonl, and not both")
     if is_raw and (as_json or as_lines):
         raise click.UsageError("--raw is for text; JSON holds the exact text anyway")
-    loading = loading_of(given)
+    loading, rows = loading_of(given), given.pop("max_num_seqs")
     merge_draft_tokens(given)
     prompt = _prompt(words, given)
     seeds = _seeds(given.pop("seed"), given.pop("count"))
     from mtp_mlx.api import load
 
-    with load(**loading, max_num_seqs=min(len(seeds), MAX_ROWS)) as llm:
+    with load(**loading, max_num_seqs=min(len(seeds), rows)) as llm:
         if llm.note:
             click.echo(f"mtp-mlx: {llm.note}", err=True)
         streams = [llm.stream(prompt, seed=seed, **given) for seed in seeds]
@@ -95,7 +104,7 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
         elif as_lines:
             print_json_lines(llm, streams, with_stats=with_stats)
         else:
-            print_text(llm, streams, with_stats=with_stats, is_raw=is_raw)
+            print_text(llm, streams, with_stats=with_stats, is_raw=is_raw, has_tint=has_tint)
 
 
 def _prompt(words: tuple[str, ...], given: dict[str, Any]) -> "Prompt":

@@ -25,7 +25,9 @@ from mtp_mlx.text.visible import visible
 # command -> (module, one line for --help)
 COMMANDS = {
     "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
+    "config": ("mtp_mlx.cli.config", "Show and change the settings that commands start from."),
     "demo": ("mtp_mlx.cli.demo", "Show the built-in pairs and their drafters at work."),
+    "doctor": ("mtp_mlx.cli.doctor", "Check this machine, and say how to mend what is wrong."),
     "fit": ("mtp_mlx.cli.fit", "Say what a model takes here, before it is fetched."),
     "generate": ("mtp_mlx.cli.generate", "Write a reply to a prompt."),
     "tune": ("mtp_mlx.cli.tune", "Measure what drafting costs here, and keep it for later."),

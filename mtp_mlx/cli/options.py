@@ -1,16 +1,21 @@
 """Options that commands share, and the headings under which --help lists them."""
 
-from collections.abc import Callable
-from functools import reduce
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.errors import Unsupported
 from mtp_mlx.machine import MOST_BYTES, limit_bytes
 from mtp_mlx.request import MAX_DRAFT_TOKENS
+
+if TYPE_CHECKING:
+    from mtp_mlx.settings import Settings
 
 # Longer numbers are no counts or ids, and Python refuses to read very long ones.
 MAX_DIGITS = 18
@@ -29,9 +34,65 @@ class Headed(click.Option):
         super().__init__(*arguments, **options)
         self.heading = heading
 
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """The name of what holds a wrong value: the option, or the environment's variable."""
+        source = None if ctx is None or self.name is None else ctx.get_parameter_source(self.name)
+        if source is ParameterSource.ENVIRONMENT and isinstance(self.envvar, str):
+            return self.envvar
+        return super().get_error_hint(ctx)
+
+
+class FromFile(Mapping[str, Any]):
+    """The options that config.toml sets, read when one is first asked for: --help never does."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    @cached_property
+    def settings(self) -> "Settings":
+        from mtp_mlx.settings import read_settings
+
+        return read_settings(self._path)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.settings.options()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.settings.options())
+
+    def __len__(self) -> int:
+        return len(self.settings.options())
+
+
+def _take_settings(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Options that are given neither here nor in the environment come from the file."""
+    if not context.resilient_parsing:
+        context.default_map = FromFile(None if value is None else Path(value))  # ty: ignore
+    return value
+
+
+def settings_of(context: click.Context) -> "Settings":
+    """The settings of a running command."""
+    assert isinstance(context.default_map, FromFile), "--config has been read"
+    return context.default_map.settings
+
 
 class Grouped(click.Command):
     """A command whose --help lists its options under their headings, --help itself last."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.append(
+            click.Option(
+                ["--config"],
+                metavar="FILE",
+                envvar=variable_of("--config"),
+                is_eager=True,
+                expose_value=False,
+                callback=_take_settings,
+                help="Settings, in place of the user's own config.toml.",
+            )
+        )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -235,7 +296,22 @@ def loading_of(given: dict[str, Any]) -> dict[str, Any]:
     if is_plain and drafter not in (None, "none"):
         raise click.UsageError(f"--no-draft and --draft-model {drafter} contradict; give one")
     loading = {name: given.pop(name) for name in LOADING if name in given}
-    return loading | {"draft_model": "none" if is_plain else "auto" if drafter is None else drafter}
+    loading["draft_model"] = "none" if is_plain else "auto" if drafter is None else drafter
+    return loading | _named_by_user(loading)
+
+
+def _named_by_user(loading: dict[str, Any]) -> dict[str, Any]:
+    """What [models] of the settings says of a model: where it is, and its drafter unless the
+    command line or the environment names one."""
+    context = click.get_current_context()
+    found = settings_of(context).models.get(loading["model"])
+    if found is None:
+        return {}
+    source = context.get_parameter_source("draft_model")
+    is_chosen = source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    if found.draft is None or is_chosen or loading["draft_model"] == "none":
+        return {"model": found.target}
+    return {"model": found.target, "draft_model": found.draft}
 
 
 def merge_draft_tokens(given: dict[str, Any]) -> None:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 Streams = Sequence["Stream"]
 
 
-def print_text(llm: "LLM", streams: Streams, *, with_stats: bool, is_raw: bool) -> None:
+def print_text(
+    llm: "LLM", streams: Streams, *, with_stats: bool, is_raw: bool, has_tint: bool
+) -> None:
     """One reply after the other, each as soon as it is written; a blank line between them."""
-    mark = tint if can_style() else unmarked
+    mark = tint if has_tint and can_style() else unmarked
     for index, stream in enumerate(streams):
         if index:
             print()
