@@ -24,6 +24,7 @@ LIMIT_BYTES = 1 << 20
 MODELS = "models"
 MOST = 1 << 30
 MAX_ROWS = 64
+LIKENESS = 0.5  # of a key that may have been meant
 NO_HOME = "this user has no home folder, and no config folder (XDG_CONFIG_HOME) is set"
 
 # What a value must be, in words; None where it is that.
@@ -168,7 +169,7 @@ class Source:
 
     def unknown(self, keys: tuple[str, ...], known: tuple[str, ...]) -> RequestError:
         """The error for a key that nothing honours, ready to raise."""
-        near = difflib.get_close_matches(keys[-1], known, n=1)
+        near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=LIKENESS)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
         return self._error(keys, f"is not known; {hint}")
 
@@ -224,7 +225,7 @@ def parse_value(key: tuple[str, ...], spelled: str) -> Any:
     if not is_known:
         known = [f"{name}.{each}" for name in KEYS for each in KEYS[name]]
         known += [f"{MODELS}.NAME.{each}" for each in MODEL_KEYS]
-        near = difflib.get_close_matches(".".join(key), known, n=1)
+        near = difflib.get_close_matches(".".join(key), known, n=1, cutoff=LIKENESS)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
         raise RequestError(f"{shown('.'.join(key))[1:-1]} is not known; {hint}", param="key")
     check = section[key[-1]]

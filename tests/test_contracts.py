@@ -63,7 +63,17 @@ def test_importing_the_package_imports_nothing_heavy():
     assert imported_by("import mtp_mlx", HEAVY) == set()
 
 
-LIGHT = ("--help", "--version", "generate --help", "demo --help", "tune --help", "completion zsh")
+LIGHT = (
+    "--help",
+    "--version",
+    "generate --help",
+    "demo --help",
+    "tune --help",
+    "fit --help",
+    "doctor --help",
+    "config --help",
+    "completion zsh",
+)
 
 
 @pytest.mark.parametrize("arguments", LIGHT)

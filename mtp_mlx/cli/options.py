@@ -95,6 +95,7 @@ class Grouped(click.Command):
         )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        ctx.default_map = None  # defaults are shown as they are built in, and no file is read
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None

@@ -9,9 +9,7 @@ FULL_SPEED = 100
 _LOW_POWER = re.compile(r"^\s*lowpowermode\s+(\d+)\s*$", re.MULTILINE)
 _POWER_MODE = re.compile(r"^\s*powermode\s+(\d+)\s*$", re.MULTILINE)
 _LIMIT = re.compile(r"^\s*CPU_Speed_Limit\s*=\s*(\d+)\s*$", re.MULTILINE)
-_WARNING = re.compile(
-    r"thermal warning level (?:is )?set to (\d+)|Thermal warning level\s*=\s*(\d+)", re.I
-)
+_WARNING = re.compile(r"thermal warning level\s*(?:(?:is )?set to|=)\s*(\d+)", re.IGNORECASE)
 _SOURCE = re.compile(r"Now drawing from '([^']+)'")
 _CHARGE = re.compile(r"(\d{1,3})%;")
 LOW_POWER = 1
@@ -29,16 +27,11 @@ def output_of(*command: str) -> str | None:
     """What a tool prints; None where there is no such tool, or it fails."""
     try:
         result = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            errors="replace",
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout if result.returncode == 0 else None
+    return result.stdout.decode(errors="replace") if result.returncode == 0 else None
 
 
 def is_low_power(settings: str) -> bool | None:
@@ -57,7 +50,7 @@ def speed_limit(therm: str) -> int | None:
 def thermal_warning(therm: str) -> int | None:
     """The level of the last thermal warning, by `pmset -g therm`; None where there was none."""
     found = _WARNING.search(therm)
-    return None if found is None else int(found[1] or found[2])
+    return None if found is None else int(found[1])
 
 
 def battery(batt: str) -> Battery | None:
