@@ -50,14 +50,14 @@ def test_a_whole_file():
     ("text", "complaint"),
     [
         (
-            "[defaults]\nmodle = 'x'",
-            "config.toml:2: defaults.modle is not known; did you mean model",
+            "[defaults]\nmodl = 'x'",
+            "config.toml:2: defaults.modl is not known; did you mean model",
         ),
         (
             "[sampling]\n\n temp=1",
             "config.toml:3: sampling.temp is not known; did you mean temperat",
         ),
-        ("[samplin]\ntop_k = 1", "config.toml:1: samplin is not known; did you mean sampling?"),
+        ("[smpling]\ntop_k = 1", "config.toml:1: smpling is not known; did you mean sampling?"),
         ("[defaults]\nhost = 'x'", "config.toml:2: defaults.host is not known; known are model, "),
         ("[ui]\ntheme = 'dark'", "config.toml:2: ui.theme is not known"),
         ("defaults.port = 1", "config.toml:1: defaults.port is not known"),

@@ -1,6 +1,6 @@
 """Options that commands share, and the headings under which --help lists them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ MAX_DIGITS = 18
 # Rows decoded together: the most, and as many as there are unless somebody says otherwise.
 MAX_ROWS, ROWS = 64, 8
 OTHER = "Other"
+# Where values come from, the strongest first.
+SOURCES = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 LOADING = ("model", "dtype", "backend", "memory_limit")
 
 Decorator = Callable[[Any], Any]
@@ -43,10 +45,12 @@ class Headed(click.Option):
 
 
 class FromFile(Mapping[str, Any]):
-    """The options that config.toml sets, read when one is first asked for: --help never does."""
+    """The options `names` that config.toml sets, read when one is first asked for: --help never
+    does."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, names: Container[str]) -> None:
         self._path = path
+        self._names = names
 
     @cached_property
     def settings(self) -> "Settings":
@@ -54,20 +58,27 @@ class FromFile(Mapping[str, Any]):
 
         return read_settings(self._path)
 
+    @cached_property
+    def _values(self) -> dict[str, Any]:
+        return {
+            name: value for name, value in self.settings.options().items() if name in self._names
+        }
+
     def __getitem__(self, name: str) -> Any:
-        return self.settings.options()[name]
+        return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.settings.options())
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self.settings.options())
+        return len(self._values)
 
 
 def _take_settings(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Options that are given neither here nor in the environment come from the file."""
+    """Shared options that are given neither here nor in the environment come from the file."""
     if not context.resilient_parsing:
-        context.default_map = FromFile(None if value is None else Path(value))  # ty: ignore
+        names = {each.name for each in context.command.params if each.envvar is not None}
+        context.default_map = FromFile(None if value is None else Path(value), names)  # ty: ignore
     return value
 
 
@@ -106,6 +117,12 @@ class Grouped(click.Command):
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+class Texts(click.types.StringParamType):
+    """A text; in the environment several, a line each."""
+
+    envvar_list_splitter = "\n"
 
 
 class DraftTokens(click.ParamType):
@@ -285,7 +302,11 @@ sampling_options = _all(
     shared("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
     shared("Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."),
     shared(
-        "Sampling", "--stop", multiple=True, help="End the reply before this text; may be repeated."
+        "Sampling",
+        "--stop",
+        type=Texts(),
+        multiple=True,
+        help="End the reply before this text; may be repeated.",
     ),
 )
 
@@ -295,10 +316,19 @@ def loading_of(given: dict[str, Any]) -> dict[str, Any]:
     UsageError for a contradiction."""
     drafter, is_plain = given.pop("draft_model"), given.pop("no_draft", False)
     if is_plain and drafter not in (None, "none"):
-        raise click.UsageError(f"--no-draft and --draft-model {drafter} contradict; give one")
+        order = _rank("no_draft") - _rank("draft_model")
+        if not order:
+            raise click.UsageError(f"--no-draft and --draft-model {drafter} contradict; give one")
+        is_plain = order < 0
     loading = {name: given.pop(name) for name in LOADING if name in given}
     loading["draft_model"] = "none" if is_plain else "auto" if drafter is None else drafter
     return loading | _named_by_user(loading)
+
+
+def _rank(name: str) -> int:
+    """How far behind the command line the value of an option comes from."""
+    source = click.get_current_context().get_parameter_source(name)
+    return SOURCES.index(source) if source in SOURCES else len(SOURCES)
 
 
 def _named_by_user(loading: dict[str, Any]) -> dict[str, Any]:
@@ -308,8 +338,7 @@ def _named_by_user(loading: dict[str, Any]) -> dict[str, Any]:
     found = settings_of(context).models.get(loading["model"])
     if found is None:
         return {}
-    source = context.get_parameter_source("draft_model")
-    is_chosen = source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    is_chosen = _rank("draft_model") < SOURCES.index(ParameterSource.DEFAULT_MAP)
     if found.draft is None or is_chosen or loading["draft_model"] == "none":
         return {"model": found.target}
     return {"model": found.target, "draft_model": found.draft}

@@ -8,6 +8,7 @@ import tomllib
 import pytest
 
 from mtp_mlx import api, doctor, estimate
+from mtp_mlx.cli import demo, generate
 from mtp_mlx.cli.main import main
 
 IDS = ("--prompt-ids", "2,9", "-m", "2", "--json")
@@ -81,8 +82,6 @@ def test_a_name_of_the_users_own(cli, file, monkeypatch, command):
 
 
 def test_rows_and_colour_from_the_file(cli, file, loads, monkeypatch):
-    from mtp_mlx.cli import generate
-
     seen = []
     monkeypatch.setattr(generate, "print_text", lambda *_, **options: seen.append(options))
     file.write_text("[defaults]\nmax_num_seqs = 3\n[ui]\ncolor_drafts = false\n")
@@ -104,12 +103,12 @@ def test_rows_and_colour_from_the_file(cli, file, loads, monkeypatch):
 
 
 def test_a_wrong_value_names_its_source(cli, file, monkeypatch):
-    file.write_text("[sampling]\ntemprature = 1\n")
+    file.write_text("[sampling]\ntemperatre = 1\n")
     answer = cli("generate", "Hi")
     assert (answer.code, answer.out) == (2, "")
     assert (
         answer.err
-        == f"mtp-mlx: {file}:2: sampling.temprature is not known; did you mean temperature?\n"
+        == f"mtp-mlx: {file}:2: sampling.temperatre is not known; did you mean temperature?\n"
     )
     file.write_text("")
     monkeypatch.setenv("MTP_MLX_TOP_K", "many")
@@ -174,7 +173,7 @@ def test_set_and_path(cli, file):
         "ui": {"color_drafts": False},
     }
     before = file.read_text()
-    for key, value in (("defaults.modell", "x"), ("sampling.top_k", "x"), ("models.c.draft", "x")):
+    for key, value in (("defaults.modelx", "x"), ("sampling.top_k", "x"), ("models.c.draft", "x")):
         answer = cli("config", "set", key, value)
         assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert file.read_text() == before
@@ -184,3 +183,28 @@ def test_json_of_a_fault(cli, file):
     file.write_text("[x]\n")
     answer = cli("config", "show", "--json")
     assert json.loads(answer.out)["error"]["param"] == "config"
+
+
+def test_the_stronger_source_decides_between_a_drafter_and_none(cli, file, loads, monkeypatch):
+    file.write_text('[defaults]\ndraft_model = "its/drafter"\n')
+    cli("generate", *IDS)
+    cli("generate", *IDS, "--no-draft")
+    monkeypatch.setenv("MTP_MLX_NO_DRAFT", "1")
+    cli("generate", *IDS)
+    cli("generate", *IDS, "--draft-model", "other")
+    assert [call["draft_model"] for call in loads] == ["its/drafter", "none", "none", "other"]
+    monkeypatch.setenv("MTP_MLX_DRAFT_MODEL", "third")
+    answer = cli("generate", *IDS)
+    assert (answer.code, "contradict" in answer.err) == (2, True)
+
+
+def test_stop_texts_of_the_environment_are_a_line_each(cli, monkeypatch):
+    monkeypatch.setenv("MTP_MLX_STOP", "a b\nc")
+    context = generate.command.make_context("generate", ["Hi"])
+    assert context.params["stop"] == ("a b", "c")
+
+
+def test_settings_are_for_shared_options_only(cli, file):
+    file.write_text('[defaults]\nmodel = "some/folder"\n[sampling]\nseed = 3\n')
+    context = demo.command.make_context("demo", [])
+    assert (context.params["model"], context.params["seed"]) == (None, None)
