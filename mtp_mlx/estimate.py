@@ -20,7 +20,7 @@ LISTED = ("31b-4bit",)
 CHATS, CHAT_TOKENS = 4, 8192
 SHARE = 0.8  # of the budget that weights, drafter and K/V may take
 BF16_BYTES = 2
-REPLY_TOKENS = 32  # of each text that a rehearsal writes
+REPLY_TOKENS = 12  # of each text that a rehearsal writes: a round of the longest drafts, or two
 
 
 @dataclass(frozen=True)
