@@ -36,7 +36,7 @@ def load(  # noqa: PLR0913 - keywords, which a user names
     max_num_seqs: int = 8,
     dtype: str | None = None,
     backend: str = "mlx",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     prefill_chunk: int | None = None,
     prompt_cache_bytes: int | None = None,
     check_weights: bool = False,
@@ -46,14 +46,15 @@ def load(  # noqa: PLR0913 - keywords, which a user names
     draft_model: a folder, "auto" (the one beside the target, or none), None or "none".
     max_num_seqs: rows decoded together, 1 to 64. dtype: "float32" or "bfloat16"; None is the
     checkpoint's own on a GPU (bfloat16 for float16) and float32 on CPU. backend: "mlx", or "numpy"
-    for the slow reference without MLX. memory_limit: bytes that weights, K/V and all else may take;
-    None, and at most, is three quarters of this machine's memory (nine tenths of a CUDA GPU's own),
-    and on Metal its recommended working set. Requests wait for one another where K/V would exceed
-    it. prefill_chunk: tokens of a prompt in one forward, 8 to 65,536; None is 1,024 (256 on NumPy).
-    prompt_cache_bytes: for K/V that is kept of prompts and replies, so that a later prompt that
-    begins the same is read from the last border of a chunk on; None is a fifth of the memory that
-    the pair leaves, 0 keeps nothing. Requests come first: what is kept makes way for them.
-    check_weights: search all weights for NaN and infinity, not only norms, embedding and head.
+    for the slow reference without MLX. memory_limit: bytes that weights, K/V and all else may take,
+    also as "12GB" or as a share, "50%"; None, and at most, is three quarters of this machine's
+    memory (nine tenths of a CUDA GPU's own), and on Metal its recommended working set. Requests
+    wait for one another where K/V would exceed it. prefill_chunk: tokens of a prompt in one
+    forward, 8 to 65,536; None is 1,024 (256 on NumPy). prompt_cache_bytes: for K/V that is kept of
+    prompts and replies, so that a later prompt that begins the same is read from the last border of
+    a chunk on; None is a fifth of the memory that the pair leaves, 0 keeps nothing. Requests come
+    first: what is kept makes way for them. check_weights: search all weights for NaN and infinity,
+    not only norms, embedding and head.
 
     Raises CheckpointError (damaged, missing or unsupported files, a drafter that does not belong to
     the target) and DoesNotFit before anything is half loaded, RequestError for a bad argument.

@@ -132,13 +132,13 @@ def load_runtime(opened: Opened, loading: Loading) -> Runtime:
         from mtp_mlx.reference.runtime import NumpyRuntime
 
         return NumpyRuntime(opened.target, opened.drafter, loading)
-    _require_mlx()
+    require_mlx()
     from mtp_mlx.engine.runtime import MlxRuntime
 
     return MlxRuntime(opened.target, opened.drafter, loading)
 
 
-def _require_mlx() -> None:
+def require_mlx() -> None:
     try:
         import mlx.core  # noqa: F401
     except ImportError as error:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from mtp_mlx.machine import MOST_BYTES, limit_bytes
 from mtp_mlx.request import MAX_DRAFT_TOKENS, check_integer
 
 MAX_NUM_SEQS = 64
 MAX_PREFILL_CHUNK = 1 << 16
 # A round then passes one chunk border at most.
 MIN_PREFILL_CHUNK = MAX_DRAFT_TOKENS + 1
-MOST_BYTES = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +19,14 @@ class Loading:
     max_num_seqs: int = 8
     dtype: str | None = None
     backend: str = "mlx"
-    memory_limit: int | None = None
+    memory_limit: int | str | None = None
     prefill_chunk: int | None = None
     prompt_cache_bytes: int | None = None
 
     def __post_init__(self) -> None:
         check_integer("max_num_seqs", self.max_num_seqs, 1, MAX_NUM_SEQS)
         if self.memory_limit is not None:
-            check_integer("memory_limit", self.memory_limit, 1, MOST_BYTES)
+            limit_bytes(self.memory_limit, MOST_BYTES)  # of what, is for the runtime to know
         if self.prefill_chunk is not None:
             low, high = MIN_PREFILL_CHUNK, MAX_PREFILL_CHUNK
             check_integer("prefill_chunk", self.prefill_chunk, low, high)

@@ -7,6 +7,7 @@ from mtp_mlx.errors import UnsupportedModel
 from mtp_mlx.fields import Fields, shown
 from mtp_mlx.keys import canonical_key
 
+PACKED_BITS = 32  # quantised weights are stored in uint32
 # What MLX's quantised kernels take: mode -> (bits, group sizes).
 MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "affine": ((2, 3, 4, 5, 6, 8), (32, 64, 128)),

@@ -1,5 +1,5 @@
-"""No calibration and no model of the user's own in the whole suite, and one line at the end of a
-run: how many cases of the exactness law were compared."""
+"""No calibration, settings or model of the user's own in the whole suite, and one line at the end
+of a run: how many cases of the exactness law were compared."""
 
 import os
 from collections import Counter
@@ -7,6 +7,8 @@ from collections import Counter
 # Before anything is loaded, and for the processes that tests start. Tests of calibrations switch
 # it on, with a folder of their own.
 os.environ["MTP_MLX_CALIBRATION"] = "off"
+# Nor any settings of the user's own.
+os.environ["MTP_MLX_CONFIG"] = os.devnull
 
 # An empty cache of the hub, and nothing of the user's own settings.
 for name in [name for name in os.environ if name.startswith(("HF_", "MTP_MLX_MODEL"))]:

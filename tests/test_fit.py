@@ -15,6 +15,7 @@ from mtp_mlx.engine import runtime
 from mtp_mlx.engine.memory import Memory
 from mtp_mlx.errors import DoesNotFit
 from mtp_mlx.fit import Plan, row_bytes, weight_bytes, work_bytes
+from mtp_mlx.machine import limit_bytes
 from mtp_mlx.model import view
 from mtp_mlx.model.load import load_target
 from mtp_mlx.validate import TensorInfo
@@ -55,27 +56,31 @@ def test_a_row_by_hand(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "activations", "vocab"),
+    ("name", "widest", "waiting", "inputs", "ring", "vocab"),
     [
-        # The last layers share K/V and have an MLP twice as wide: 80 + 3 · 192 + 2 · 4 · 32.
-        ("tiny", 80 + 576 + 256, 1536),
-        ("31b", 64 + 288 + 256, 256),
+        # The last layers share K/V and have an MLP twice as wide: 80 + 3 · 192 + 2 · 4 · 32. Keys
+        # and values of 8 sliding layers; 20 layers have per-layer inputs of 4.
+        ("tiny", 80 + 576 + 256, 8 * 2 * 16, 4 * 20 * 4, 24 + 8, 1536),
+        ("31b", 64 + 288 + 256, 5 * 2 * 2 * 16, 0, 8 + 8, 256),
         # And 2 of 8 experts a token: 2 · (64 + 3 · 32) beside the MLP.
-        ("26b", 64 + 288 + 256 + 2 * (64 + 3 * 32), 256),
+        ("26b", 64 + 288 + 256 + 2 * (64 + 3 * 32), 4 * 2 * 2 * 16, 0, 8 + 8, 256),
     ],
 )
-def test_the_work_of_a_prompt_chunk_by_hand(name, activations, vocab):
+def test_the_work_of_a_prompt_chunk_by_hand(name, widest, waiting, inputs, ring, vocab):
     config = config_of(name)
-    assert config.max_positions == 4096
-    scores = 4 * 4 * 1024 * 4096  # 4 heads, float32
-    expected = 1024 * activations * F32 + 2 * scores + 4 * vocab
-    assert work_bytes(config, 1024, 64, F32) == expected
-    assert work_bytes(config, 1 << 20, 64, F32) > expected  # a chunk holds no more than the context
+    values = 2 * widest + waiting + inputs
+    for context, chunk, keys, span in (
+        (4096, 1024, 4096, ring + 1024),
+        (1000, 1000, 1024, 1000),  # no ring before the first chunk
+        (1500, 1024, 1024, 1024),  # a second chunk of 476 is less work
+    ):
+        scores, masks = 4 * 4 * chunk * keys, chunk * (keys + span)  # 4 heads, float32
+        expected = chunk * values * F32 + scores + masks + 4 * vocab
+        assert work_bytes(config, context, 0, F32) == expected
 
 
 def test_a_wide_round_may_be_more_work_than_a_prompt_chunk():
-    config = config_of("tiny")
-    assert work_bytes(config, 1, 512, F32) == 3 * 4 * 512 * 1536
+    assert work_bytes(config_of("tiny"), 1, 512, F32) == 10 * 4 * 512 * 1536
 
 
 def test_attention_keeps_to_the_bound_that_the_plan_counts_on():
@@ -175,8 +180,8 @@ def test_requests_wait_for_memory_and_one_that_never_fits_is_refused():
         assert sum(len(chunk.tokens) for chunk in streams[0]) == 60
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1.5, "1GB", True])
-def test_a_limit_that_is_no_number_of_bytes_is_refused(limit):
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "0GB", "1 yard", "101%", "-5%", "", "1e9", True])
+def test_a_limit_that_is_no_size_and_no_share_is_refused(limit):
     with pytest.raises(mtp_mlx.RequestError, match="memory_limit") as caught:
         load(memory_limit=limit)
     assert caught.value.param == "memory_limit"
@@ -185,6 +190,30 @@ def test_a_limit_that_is_no_number_of_bytes_is_refused(limit):
 def test_the_reference_keeps_to_no_limit_and_says_so():
     with pytest.raises(mtp_mlx.Unsupported, match="memory limit"):
         load(backend="numpy", memory_limit=1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (7, 7),
+        ("7", 7),
+        ("12GB", 12 * 10**9),
+        ("0.5 gib", 1 << 29),
+        ("900MB", 9 * 10**8),
+        ("1.5MiB", 3 << 19),
+        ("70%", 700),
+        ("0.01%", 1),
+    ],
+)
+def test_sizes_and_shares(limit, expected):
+    assert limit_bytes(limit, 1000) == expected
+
+
+def test_a_share_is_one_of_the_whole_memory_and_no_more_than_may_be_taken(monkeypatch):
+    monkeypatch.setattr(runtime, "available_memory", lambda: 75)
+    monkeypatch.setattr(runtime.mx, "device_info", lambda: {"total_memory": 100})
+    found = [runtime.limit_here(limit) for limit in (None, "40%", "100%", 8)]
+    assert found == [75, 40, 75, 8]
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ from mtp_mlx.cli.options import (
     Grouped,
     loading_of,
     merge_draft_tokens,
-    merge_template_args,
     model_names,
     model_options,
     option,
     sampling_options,
-    thinking_options,
+    tint_option,
 )
 from mtp_mlx.cli.prompt import read_piped
 from mtp_mlx.cli.terminal import is_terminal
+from mtp_mlx.cli.thinking import merge_template_args, thinking_options
 
 if TYPE_CHECKING:
     from mtp_mlx.chat.saved import Chats, Place, Saved
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NO_MESSAGE = (
     "chat needs a terminal, or a message through a pipe; for one reply there is mtp-mlx generate"
 )
+BUILT_IN = "tiny"
+DRAFTER = ("draft_model", "no_draft")
 
 
 def _targets(
@@ -41,10 +43,10 @@ def _targets(
 @option("Chat", "-s", "--system-prompt", metavar="TEXT", help="What comes before the chat.")
 @option("Chat", "--continue", "is_continued", is_flag=True, help="Go on with the last chat.")
 @option("Chat", "--session", metavar="NAME", help="Go on with the chat NAME, or begin it.")
-@option("Chat", "--no-color-drafts", is_flag=True, help="Do not tint accepted drafts.")
 @model_options
 @thinking_options
 @sampling_options
+@tint_option
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object; needs a pipe.")
 @click.pass_context
 def command(context: click.Context, name: str | None, as_json: bool, **given: Any) -> None:
@@ -63,7 +65,7 @@ def command(context: click.Context, name: str | None, as_json: bool, **given: An
     merge_draft_tokens(given)
     merge_template_args(given)
     view = {
-        "color_drafts": not given.pop("no_color_drafts"),
+        "color_drafts": given.pop("color_drafts"),
         "hide_thinking": given.pop("hide_thinking"),
     }
     options = {key: value for key, value in given.items() if value not in (None, ())}
@@ -126,25 +128,44 @@ def data_folder() -> Path:
 def _loading(
     context: click.Context, name: str | None, given: dict[str, Any], saved: "Saved"
 ) -> dict[str, Any]:
-    """The keywords of load(). What is not given is the chat's own, else what is proposed."""
-
-    def is_given(param: str) -> bool:
-        return context.get_parameter_source(param) is ParameterSource.COMMANDLINE
-
-    if name is not None and is_given("model") and name != given["model"]:
-        raise click.UsageError(f"{name} and --model {given['model']} contradict; give one")
-    has_model, has_drafter = is_given("model"), is_given("draft_model") or is_given("no_draft")
-    loading = loading_of(given)
-    if name is not None:
-        return loading | {"model": name}
-    if has_model:
-        return loading
-    if saved.model is None:
-        return loading | {"model": proposed_model()}
-    drafter = loading["draft_model"] if has_drafter else saved.draft_model or "auto"
-    return loading | {"model": saved.model, "draft_model": drafter}
+    """The keywords of load(). What the command line leaves open is the chat's own, else that of the
+    settings, else what is proposed."""
+    sources = {each: context.get_parameter_source(each) for each in ("model", *DRAFTER)}
+    named = given["model"] if sources["model"] is ParameterSource.COMMANDLINE else None
+    if None not in (name, named) and name != named:
+        raise click.UsageError(f"{name} and --model {named} contradict; give one")
+    if name is None and named is None and saved.model is not None:
+        given["model"] = saved.model
+        if ParameterSource.COMMANDLINE not in [sources[each] for each in DRAFTER]:
+            given["draft_model"], given["no_draft"] = saved.draft_model, False
+    elif name is not None:
+        given["model"] = name
+    elif sources["model"] is ParameterSource.DEFAULT:
+        given["model"] = proposed_model(given["backend"], given["memory_limit"])
+    return loading_of(given)
 
 
-def proposed_model() -> str:
-    """The model of a chat that names none: the built-in one."""
-    return "tiny"
+def proposed_model(backend: str, memory_limit: int | str | None) -> str:
+    """For a chat that names no model: the best pair that fits where it is here, else the built-in
+    one, and on a terminal how to get the other."""
+    if backend != "mlx":
+        return BUILT_IN
+    from mtp_mlx.backends import require_mlx
+    from mtp_mlx.hub.find import is_here
+
+    require_mlx()
+    from mtp_mlx.estimate import suggest_here
+
+    best = suggest_here(memory_limit).best
+    if best is None:
+        return BUILT_IN
+    if is_here(best.name, None, wants_drafter=True):
+        return best.name
+    if _is_interactive():
+        size = f"{best.download / 1e9:.1f} GB with its drafter"
+        click.echo(
+            f"mtp-mlx: {best.name} fits this machine ({size}): mtp-mlx pull {best.name}; "
+            f"{BUILT_IN} until then",
+            err=True,
+        )
+    return BUILT_IN

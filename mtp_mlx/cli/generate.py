@@ -11,14 +11,15 @@ from mtp_mlx.cli.options import (
     is_count,
     loading_of,
     merge_draft_tokens,
-    merge_template_args,
     model_options,
     option,
+    rows_option,
     sampling_options,
-    thinking_options,
+    tint_option,
 )
 from mtp_mlx.cli.prompt import read_file, read_piped, read_prompt
 from mtp_mlx.cli.replies import Look, print_json, print_json_lines, print_text
+from mtp_mlx.cli.thinking import merge_template_args, thinking_options
 from mtp_mlx.fields import shown_name
 from mtp_mlx.request import MAX_SEED
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from mtp_mlx.api import Prompt
 
 MAX_REPLIES = 64
-# Rows decoded together; more replies take turns.
-MAX_ROWS = 8
 
 
 class TokenIds(click.ParamType):
@@ -54,6 +53,7 @@ class TokenIds(click.ParamType):
 @option("Prompt", "--prompt-ids", type=TokenIds(), help="Token ids in place of a text prompt.")
 @option("Prompt", "--tools", metavar="FILE", help="Functions it may call: a JSON list.")
 @model_options
+@rows_option("--max-num-seqs", "Replies written at once; more take turns.")
 @sampling_options
 @thinking_options
 @option(
@@ -66,6 +66,7 @@ class TokenIds(click.ParamType):
     help="Replies, from seed, seed + 1, ...",
 )
 @option("Output", "--stats", is_flag=True, help="Print figures of each reply on stderr.")
+@tint_option
 @option("Output", "--raw", is_flag=True, help="Keep the model's control characters and escapes.")
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
 @option(
@@ -83,11 +84,12 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
     the reply; calls of tools are printed and not carried out.
     """
     is_raw, with_stats, hides = (given.pop(name) for name in ("raw", "stats", "hide_thinking"))
+    has_tint = given.pop("color_drafts")
     if as_json and as_lines:
         raise click.UsageError("give --json or --jsonl, and not both")
     if is_raw and (as_json or as_lines):
         raise click.UsageError("--raw is for text; JSON holds the exact text anyway")
-    loading = loading_of(given)
+    loading, rows = loading_of(given), given.pop("max_num_seqs")
     merge_draft_tokens(given)
     merge_template_args(given)
     given["tools"] = _tools(given["tools"])
@@ -95,7 +97,7 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
     seeds = _seeds(given.pop("seed"), given.pop("count"))
     from mtp_mlx.api import load
 
-    with load(**loading, max_num_seqs=min(len(seeds), MAX_ROWS)) as llm:
+    with load(**loading, max_num_seqs=min(len(seeds), rows)) as llm:
         if llm.note:
             click.echo(f"mtp-mlx: {llm.note}", err=True)
         streams = [llm.stream(prompt, seed=seed, **given) for seed in seeds]
@@ -104,7 +106,7 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
         elif as_lines:
             print_json_lines(llm, streams, with_stats=with_stats)
         else:
-            look = Look(is_raw=is_raw, hides_thoughts=hides)
+            look = Look(is_raw=is_raw, hides_thoughts=hides, tints_drafts=has_tint)
             print_text(llm, streams, look, with_stats=with_stats)
 
 

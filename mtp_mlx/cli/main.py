@@ -26,11 +26,14 @@ from mtp_mlx.text.visible import visible
 COMMANDS = {
     "chat": ("mtp_mlx.cli.chat", "Talk with a model."),
     "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
+    "config": ("mtp_mlx.cli.config", "Show and change the settings that commands start from."),
     "convert": (
         "mtp_mlx.cli.convert",
         "Make MLX checkpoints of a pair, quantised with -q.",
     ),
     "demo": ("mtp_mlx.cli.demo", "Show the built-in pairs and their drafters at work."),
+    "doctor": ("mtp_mlx.cli.doctor", "Check this machine, and say how to mend what is wrong."),
+    "fit": ("mtp_mlx.cli.fit", "Say what a model takes here, before it is fetched."),
     "generate": ("mtp_mlx.cli.generate", "Write a reply to a prompt."),
     "ls": ("mtp_mlx.cli.ls", "List the models on this machine."),
     "pull": ("mtp_mlx.cli.pull", "Fetch a model and its drafter from the hub."),

@@ -1,23 +1,30 @@
 """Options that commands share, and the headings under which --help lists them."""
 
-import json
-from collections.abc import Callable
-from functools import reduce
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Mapping
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.errors import Unsupported
-from mtp_mlx.fields import shown
+from mtp_mlx.machine import MOST_BYTES, limit_bytes
 from mtp_mlx.request import MAX_DRAFT_TOKENS
+
+if TYPE_CHECKING:
+    from mtp_mlx.settings import Settings
 
 # Longer numbers are no counts or ids, and Python refuses to read very long ones.
 MAX_DIGITS = 18
+# Rows decoded together: the most, and as many as there are unless somebody says otherwise.
+MAX_ROWS, ROWS = 64, 8
 OTHER = "Other"
-# A variable of chat templates that may be set, and the keyword that sets it.
-TEMPLATE_ARGS = {"enable_thinking": "think", "preserve_thinking": "preserve_thinking"}
+# Where values come from, the strongest first.
+SOURCES = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+LOADING = ("model", "dtype", "backend", "memory_limit", "check_weights")
 
 Decorator = Callable[[Any], Any]
 
@@ -29,11 +36,77 @@ class Headed(click.Option):
         super().__init__(*arguments, **options)
         self.heading = heading
 
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """The name of what holds a wrong value: the option, or the environment's variable."""
+        source = None if ctx is None or self.name is None else ctx.get_parameter_source(self.name)
+        if source is ParameterSource.ENVIRONMENT and isinstance(self.envvar, str):
+            return self.envvar
+        return super().get_error_hint(ctx)
+
+
+class FromFile(Mapping[str, Any]):
+    """The options `names` that config.toml sets, read when one is first asked for: --help never
+    does."""
+
+    def __init__(self, path: Path | None, names: Container[str]) -> None:
+        self._path = path
+        self._names = names
+
+    @cached_property
+    def settings(self) -> "Settings":
+        from mtp_mlx.settings import read_settings
+
+        return read_settings(self._path)
+
+    @cached_property
+    def _values(self) -> dict[str, Any]:
+        return {
+            name: value for name, value in self.settings.options().items() if name in self._names
+        }
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def _take_settings(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Shared options that are given neither here nor in the environment come from the file."""
+    if not context.resilient_parsing:
+        names = {each.name for each in context.command.params if each.envvar is not None}
+        context.default_map = FromFile(None if value is None else Path(value), names)  # ty: ignore
+    return value
+
+
+def settings_of(context: click.Context) -> "Settings":
+    """The settings of a running command."""
+    assert isinstance(context.default_map, FromFile), "--config has been read"
+    return context.default_map.settings
+
 
 class Grouped(click.Command):
     """A command whose --help lists its options under their headings, --help itself last."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.append(
+            click.Option(
+                ["--config"],
+                metavar="FILE",
+                envvar=variable_of("--config"),
+                is_eager=True,
+                expose_value=False,
+                callback=_take_settings,
+                help="Settings, in place of the user's own config.toml.",
+            )
+        )
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        ctx.default_map = None  # defaults are shown as they are built in, and no file is read
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
@@ -44,6 +117,12 @@ class Grouped(click.Command):
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+class Texts(click.types.StringParamType):
+    """A text; in the environment several, a line each."""
+
+    envvar_list_splitter = "\n"
 
 
 class DraftTokens(click.ParamType):
@@ -75,7 +154,7 @@ def option(heading: str, *names: str, **attributes: Any) -> Decorator:
     return click.option(*names, cls=Headed, heading=heading, **attributes)
 
 
-def _all(*decorators: Decorator) -> Decorator:
+def all_of(*decorators: Decorator) -> Decorator:
     """Several options as one decorator, listed in this order."""
     return lambda command: reduce(lambda inner, wrap: wrap(inner), reversed(decorators), command)
 
@@ -89,6 +168,17 @@ def model_names(
     names = [*(NAMES if param.name == "model" else ("auto", "none")), *names_here()]
     found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return [CompletionItem(incomplete, type="dir"), *found]
+
+
+def shared(heading: str, *names: str, **attributes: Any) -> Decorator:
+    """An option that several commands have: also MTP_MLX_<its first long name>, and in the file."""
+    flag = next(name for name in names if name.startswith("--"))
+    return option(heading, *names, envvar=variable_of(flag), **attributes)
+
+
+def variable_of(flag: str) -> str:
+    """The environment's name of an option: MTP_MLX_TOP_P for --top-p."""
+    return f"MTP_MLX_{flag.strip('-').split('/')[0].replace('-', '_').upper()}"
 
 
 def _refuse(reason: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
@@ -105,8 +195,70 @@ def _refused(name: str, reason: str) -> Decorator:
     return click.option(name, hidden=True, expose_value=False, callback=_refuse(reason))
 
 
-model_options = _all(
-    option(
+class MemoryLimit(click.ParamType):
+    """A size or a share of the machine's memory."""
+
+    name = "SIZE|PERCENT"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "12GB|70%"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int:
+        limit_bytes(value, MOST_BYTES)
+        return value
+
+
+model_argument = click.argument(
+    "model", default="tiny", envvar=variable_of("--model"), shell_complete=model_names
+)
+draft_model_option = shared(
+    "Model",
+    "--draft-model",
+    metavar="auto|none|NAME",
+    shell_complete=model_names,
+    help="Name or folder of the drafter; auto, the default, finds the target's own.",
+)
+dtype_option = shared(
+    "Model",
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Type of activations; float32 on CPU, the checkpoint's own on a GPU.",
+)
+limit_option = shared(
+    "Model",
+    "--memory-limit",
+    type=MemoryLimit(),
+    help="Memory to take at most; three quarters of the machine's when absent, and never more.",
+)
+
+
+def rows_option(flag: str, help_text: str) -> Decorator:
+    """How many replies are written at once; the file has it as max_num_seqs."""
+    return option(
+        "Model",
+        flag,
+        "max_num_seqs",
+        type=click.IntRange(1, MAX_ROWS),
+        default=ROWS,
+        show_default=True,
+        metavar="N",
+        envvar=variable_of("--max-num-seqs"),
+        help=help_text,
+    )
+
+
+tint_option = option(
+    "Output",
+    "--color-drafts/--no-color-drafts",
+    default=True,
+    envvar=variable_of("--color-drafts"),
+    help="Tint accepted drafts on a terminal, the default.",
+)
+
+model_options = all_of(
+    shared(
         "Model",
         "--model",
         default="tiny",
@@ -116,15 +268,9 @@ model_options = _all(
         help=f"{' or '.join(NAMES)}, which are built in; e4b-4bit or org/name of the hub's cache "
         "(mtp-mlx pull); or the folder of a target.",
     ),
-    option(
-        "Model",
-        "--draft-model",
-        metavar="auto|none|NAME",
-        shell_complete=model_names,
-        help="Name or folder of the drafter; auto, the default, finds the target's own.",
-    ),
-    option("Model", "--no-draft", is_flag=True, help="The same as --draft-model none."),
-    option(
+    draft_model_option,
+    shared("Model", "--no-draft", is_flag=True, help="The same as --draft-model none."),
+    shared(
         "Model",
         "--num-draft-tokens",
         type=DraftTokens(),
@@ -133,13 +279,8 @@ model_options = _all(
     click.option(
         "--draft-block-size", type=click.IntRange(1, MAX_DRAFT_TOKENS + 1), hidden=True
     ),  # counts the target's own token as well
-    option(
-        "Model",
-        "--dtype",
-        type=click.Choice(["float32", "bfloat16"]),
-        help="Type of activations; float32 on CPU, the checkpoint's own on a GPU.",
-    ),
-    option(
+    dtype_option,
+    shared(
         "Model",
         "--backend",
         type=click.Choice(["mlx", "numpy"]),
@@ -153,6 +294,7 @@ model_options = _all(
         is_flag=True,
         help="Search all weights for NaN and infinity, not only norms, table and head.",
     ),
+    limit_option,
     _refused(
         "--max-kv-size",
         "the cache is not cut, because that changes the text; windowed layers keep no more than "
@@ -164,48 +306,59 @@ model_options = _all(
     ),
 )
 
-sampling_options = _all(
-    option("Sampling", "--temp", "--temperature", "temperature", type=float, help="0 is greedy."),
-    option("Sampling", "--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
-    option("Sampling", "--top-p", type=float, help="Keep the likeliest tokens up to this mass."),
-    option(
+sampling_options = all_of(
+    shared("Sampling", "--temp", "--temperature", "temperature", type=float, help="0 is greedy."),
+    shared("Sampling", "--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
+    shared("Sampling", "--top-p", type=float, help="Keep the likeliest tokens up to this mass."),
+    shared(
         "Sampling",
         "--min-p",
         type=float,
         help="Keep tokens at least this likely, relative to the best.",
     ),
-    option("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
-    option("Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."),
-    option(
-        "Sampling", "--stop", multiple=True, help="End the reply before this text; may be repeated."
-    ),
-)
-
-
-thinking_options = _all(
-    option(
-        "Thinking", "--think/--no-think", "think", default=None, help="Let it think first; off."
-    ),
-    option("Thinking", "--hide-thinking", is_flag=True, help="Do not show its thought."),
-    option(
-        "Thinking", "--thinking-budget", type=int, metavar="N", help="Tokens of thought at most."
-    ),
-    option(
-        "Thinking",
-        "--chat-template-args",
-        metavar="JSON",
-        help=f"For other programs' scripts: {' and '.join(TEMPLATE_ARGS)}, true or false.",
+    shared("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
+    shared("Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."),
+    shared(
+        "Sampling",
+        "--stop",
+        type=Texts(),
+        multiple=True,
+        help="End the reply before this text; may be repeated.",
     ),
 )
 
 
 def loading_of(given: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of load(), taken out of `given`. Raises UsageError for a contradiction."""
-    drafter, is_plain = given.pop("draft_model"), given.pop("no_draft")
+    """The keywords of load() that the command has options for, taken out of `given`. Raises
+    UsageError for a contradiction."""
+    drafter, is_plain = given.pop("draft_model"), given.pop("no_draft", False)
     if is_plain and drafter not in (None, "none"):
-        raise click.UsageError(f"--no-draft and --draft-model {drafter} contradict; give one")
-    loading = {name: given.pop(name) for name in ("model", "dtype", "backend", "check_weights")}
-    return loading | {"draft_model": "none" if is_plain else "auto" if drafter is None else drafter}
+        order = _rank("no_draft") - _rank("draft_model")
+        if not order:
+            raise click.UsageError(f"--no-draft and --draft-model {drafter} contradict; give one")
+        is_plain = order < 0
+    loading = {name: given.pop(name) for name in LOADING if name in given}
+    loading["draft_model"] = "none" if is_plain else "auto" if drafter is None else drafter
+    return loading | _named_by_user(loading)
+
+
+def _rank(name: str) -> int:
+    """How far behind the command line the value of an option comes from."""
+    source = click.get_current_context().get_parameter_source(name)
+    return SOURCES.index(source) if source in SOURCES else len(SOURCES)
+
+
+def _named_by_user(loading: dict[str, Any]) -> dict[str, Any]:
+    """What [models] of the settings says of a model: where it is, and its drafter unless the
+    command line or the environment names one."""
+    context = click.get_current_context()
+    found = settings_of(context).models.get(loading["model"])
+    if found is None:
+        return {}
+    is_chosen = _rank("draft_model") < SOURCES.index(ParameterSource.DEFAULT_MAP)
+    if found.draft is None or is_chosen or loading["draft_model"] == "none":
+        return {"model": found.target}
+    return {"model": found.target, "draft_model": found.draft}
 
 
 def merge_draft_tokens(given: dict[str, Any]) -> None:
@@ -216,36 +369,3 @@ def merge_draft_tokens(given: dict[str, Any]) -> None:
     if given["num_draft_tokens"] is not None:
         raise click.UsageError("give --num-draft-tokens or --draft-block-size, and not both")
     given["num_draft_tokens"] = block - 1
-
-
-def merge_template_args(given: dict[str, Any]) -> None:
-    """Makes --chat-template-args, where it is given, the keywords that its keys stand for."""
-    text = given.pop("chat_template_args")
-    for name, value in (_template_args(text) if text is not None else {}).items():
-        keyword = TEMPLATE_ARGS[name]
-        if given.get(keyword) is not None and given[keyword] != value:
-            raise click.UsageError(
-                f"--chat-template-args says {name} {json.dumps(value)}, and --think or --no-think "
-                "says otherwise; give one"
-            )
-        given[keyword] = value
-
-
-def _template_args(text: str) -> dict[str, bool]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise click.UsageError(
-            f"--chat-template-args {shown(text)} is not a JSON object such as "
-            '{"enable_thinking": true}'
-        )
-    for name, value in found.items():
-        if name not in TEMPLATE_ARGS or not isinstance(value, bool):
-            raise Unsupported(
-                f"--chat-template-args: {shown(name)}: {shown(value)} cannot be honoured; only "
-                f"{' and '.join(TEMPLATE_ARGS)} can be set, to true or false",
-                param="chat_template_args",
-            )
-    return found

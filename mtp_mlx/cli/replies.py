@@ -9,7 +9,6 @@ import click
 
 from mtp_mlx.cli.stats import describe
 from mtp_mlx.cli.terminal import RESET, can_style, dim, is_terminal, painted, tint, unmarked
-from mtp_mlx.hub.find import title
 from mtp_mlx.reply import Chunk, Reply
 from mtp_mlx.text.calls import ToolCall
 from mtp_mlx.text.visible import visible
@@ -109,6 +108,8 @@ def print_json_lines(llm: "LLM", streams: Streams, *, with_stats: bool) -> None:
 
 
 def _body(llm: "LLM", streams: Streams) -> dict[str, Any]:
+    from mtp_mlx.hub.find import title
+
     drafter = llm.pair.drafter
     body: dict[str, Any] = {
         "model": title(llm.pair.target),

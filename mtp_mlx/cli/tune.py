@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtp_mlx.cli.options import Grouped, model_names, option
+from mtp_mlx.cli.options import (
+    Grouped,
+    draft_model_option,
+    limit_option,
+    loading_of,
+    model_argument,
+    option,
+)
 from mtp_mlx.cli.stats import aligned
 from mtp_mlx.cli.terminal import show_progress
 
@@ -28,15 +35,9 @@ PLAIN_MARK = "#"  # where stdout cannot show those
 
 
 @click.command(cls=Grouped)
-@click.argument("model", default="tiny", shell_complete=model_names)
-@option(
-    "Model",
-    "--draft-model",
-    metavar="auto|NAME",
-    default="auto",
-    shell_complete=model_names,
-    help="Name or folder of the drafter; auto, the default, finds the target's own.",
-)
+@model_argument
+@draft_model_option
+@limit_option
 @option(
     "Measuring",
     "--rows",
@@ -68,7 +69,7 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
     from mtp_mlx.api import load
     from mtp_mlx.tuning import tune
 
-    with load(given["model"], draft_model=given["draft_model"], max_num_seqs=given["rows"]) as llm:
+    with load(**loading_of(given), max_num_seqs=given["rows"]) as llm:
         try:
             report = tune(
                 llm,

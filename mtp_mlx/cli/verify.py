@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtp_mlx.cli.demo import EXIT_DIFFERENT
-from mtp_mlx.cli.options import Grouped, is_count, model_names, option
+from mtp_mlx.cli.options import (
+    Grouped,
+    draft_model_option,
+    is_count,
+    limit_option,
+    loading_of,
+    model_argument,
+    option,
+)
 from mtp_mlx.cli.prompt import read_lines
 from mtp_mlx.cli.stats import aligned
 from mtp_mlx.cli.terminal import show_progress
@@ -49,15 +57,9 @@ class Sizes(click.ParamType):
 
 
 @click.command(cls=Grouped)
-@click.argument("model", default="tiny", shell_complete=model_names)
-@option(
-    "Model",
-    "--draft-model",
-    metavar="auto|none|NAME",
-    default="auto",
-    shell_complete=model_names,
-    help="Name or folder of the drafter; auto, the default, finds the target's own.",
-)
+@model_argument
+@draft_model_option
+@limit_option
 @option(
     "Model",
     "--num-draft-tokens",
@@ -91,7 +93,7 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
     texts or logits part and no rounding error explains it; 2 where nothing is shown, because no
     draft was accepted or a batch never had all its rows in one round.
     """
-    loading = {name: given.pop(name) for name in ("model", "draft_model")}
+    loading = loading_of(given)
     file = given["prompts"]
     texts = None if file is None else read_lines(file)
     sizes, tokens = _extent(given)

@@ -44,23 +44,31 @@ class Source:
 
     def key(self) -> Key:
         """What its calibration is kept under. Raises OSError where a file cannot be read."""
-        target, drafter = self.files
-        return Key(
-            chip=device_name(),
-            system=f"{platform.system()} {platform.release()} {platform.machine()}",
-            device=mx.default_device().type.name,
-            mlx=version("mlx"),
-            mtp_mlx=__version__,
-            dtype=str(self.target.dtype),
-            target=checkpoint_digest(target.folder / CONFIG, target.files),
-            drafter=checkpoint_digest(drafter.folder / CONFIG, drafter.files),
-            quantization=" ".join(_spell(each.config.quantization) for each in self.files),
-            k_max=MAX_DRAFT_TOKENS,
-        )
+        return key_of(self.files, self.target.dtype)
 
     def bench(self, num_slots: int) -> Bench:
         """A new bench of the pair for rounds of so many rows."""
         return Bench(self.target, self.drafter, num_slots, MAX_DRAFT_TOKENS, time.perf_counter)
+
+
+def key_of(
+    files: tuple[Checkpoint[TargetConfig], Checkpoint[DrafterConfig]], dtype: mx.Dtype
+) -> Key:
+    """What the calibration of a pair is kept under where activations are of `dtype`. Raises OSError
+    where a file cannot be read."""
+    target, drafter = files
+    return Key(
+        chip=device_name(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        device=mx.default_device().type.name,
+        mlx=version("mlx"),
+        mtp_mlx=__version__,
+        dtype=str(dtype),
+        target=checkpoint_digest(target.folder / CONFIG, target.files),
+        drafter=checkpoint_digest(drafter.folder / CONFIG, drafter.files),
+        quantization=" ".join(_spell(each.config.quantization) for each in files),
+        k_max=MAX_DRAFT_TOKENS,
+    )
 
 
 def _spell(quantization: Quantization | None) -> str:

@@ -36,6 +36,7 @@ from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.engine.shadows import Shadows
 from mtp_mlx.engine.stats import Counters, outcome_of, seen_experts
 from mtp_mlx.errors import without_frames
+from mtp_mlx.fit import PREFILL_CHUNK
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.choose import Choice, choose
@@ -53,8 +54,6 @@ from mtp_mlx.request import (
     Tokens,
     check_request,
 )
-
-PREFILL_CHUNK = 1024
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from mtp_mlx.config import LayerSpec
 from mtp_mlx.errors import DoesNotFit
-from mtp_mlx.fit import growth_bytes, ring_bytes, ring_growth_bytes, row_bytes
-from mtp_mlx.request import MAX_DRAFT_TOKENS
+from mtp_mlx.fit import text_bytes, windows_bytes
 
 UNLIMITED = 1 << 62
 
@@ -18,9 +17,7 @@ class Memory:
         self._layers = layers
         self._itemsize = itemsize
         self.budget = budget
-        max_block = MAX_DRAFT_TOKENS + 1
-        self.rings = slots * ring_bytes(layers, max_block, itemsize)
-        self.rings += ring_growth_bytes(layers, slots, max_block, itemsize)
+        self.rings = windows_bytes(layers, slots, itemsize)
         self.rows: dict[int, int] = {}
         self.kept = 0  # bytes of texts that a later request may take up; never in a row's way
         if budget is not None and self.rings > budget:
@@ -45,8 +42,7 @@ class Memory:
 
     def cost(self, tokens: int) -> int:
         """Bytes of a row of at most `tokens` positions, its growth included."""
-        full = row_bytes(self._layers, tokens, self._itemsize)
-        return full + growth_bytes(self._layers, tokens, self._itemsize)
+        return text_bytes(self._layers, tokens, self._itemsize)
 
     def check(self, tokens: int) -> None:
         """Raises DoesNotFit for a row that could never be admitted."""

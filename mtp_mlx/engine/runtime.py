@@ -1,7 +1,6 @@
 """A loaded pair on MLX: the engine, and the models outside a generation."""
 
 import gc
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,49 +14,28 @@ from mtp_mlx.engine import blocks, forced, positions
 from mtp_mlx.engine.calibrate import measure
 from mtp_mlx.engine.calibrated import Calibrated, Source, load_or_calibrate
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
-from mtp_mlx.engine.memory import Memory
 from mtp_mlx.engine.planner import PolicyPlanner, most_drafts
 from mtp_mlx.engine.policy import Calibration
-from mtp_mlx.fit import Plan, weight_bytes, work_bytes
+from mtp_mlx.fit import Plan, make_plan
 from mtp_mlx.loading import Loading
+from mtp_mlx.machine import budget_of, limit_bytes
 from mtp_mlx.measured import Measured, PositionScore
 from mtp_mlx.model.backend import on_gpu
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
-from mtp_mlx.request import MAX_DRAFT_TOKENS
 from mtp_mlx.verdict import Rounding, Text
-
-# Of the machine's memory, and of a GPU's own: the rest is for the system and other programs.
-RAM_SHARE, GPU_SHARE = 0.75, 0.9
-
-
-# What a container of this process may use, where it is one: versions 2 and 1 of Linux' cgroups.
-CONTAINER_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-
-
-def machine_memory() -> int:
-    """Bytes of main memory, or of the container that this process runs in, where it has less."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in CONTAINER_LIMITS:
-        try:
-            limits.append(int(path.read_text()))
-        except (OSError, ValueError):  # no such container, or "max"
-            continue
-    return min(limits)
 
 
 def available_memory() -> int:
-    """Bytes that may be taken here: a share of a CUDA GPU's own memory, else of the machine's, and
-    on Metal at most its recommended working set; less what this process's models take already."""
-    info = mx.device_info()
-    if "total_memory" in info:  # CUDA
-        share = GPU_SHARE * int(info["total_memory"])
-    else:
-        share = RAM_SHARE * machine_memory()
-    most = int(info.get("max_recommended_working_set_size", share))
-    return min(int(share), most) - mx.get_active_memory()
+    """Bytes that may be taken here, less what this process's models take already."""
+    return budget_of(mx.device_info()).available - mx.get_active_memory()
+
+
+def limit_here(memory_limit: int | str | None) -> int:
+    """Bytes that may be taken here within the user's limit, see api.load. Raises RequestError."""
+    there = available_memory()
+    if memory_limit is None:
+        return there
+    return min(there, limit_bytes(memory_limit, budget_of(mx.device_info()).total))
 
 
 def _chunk(loading: Loading) -> int:
@@ -71,17 +49,9 @@ def _plan(
     dtype: mx.Dtype,
 ) -> Plan:
     """What the pair will take, before any of it is read. Raises DoesNotFit."""
-    there, limit = available_memory(), loading.memory_limit
-    config, size, rows = target.config, dtype.size, loading.max_num_seqs
-    chunk = _chunk(loading)
-    plan = Plan(
-        rows=rows,
-        limit=there if limit is None else min(there, limit),
-        weights=weight_bytes(target.tensors.values(), size),
-        drafter=0 if drafter is None else weight_bytes(drafter.tensors.values(), size),
-        windows=Memory(config.layers, size, rows, None).rings,
-        work=work_bytes(config, chunk, rows * (MAX_DRAFT_TOKENS + 1), size),
-    )
+    limit, rows = limit_here(loading.memory_limit), loading.max_num_seqs
+    stored = target.tensors.values(), () if drafter is None else drafter.tensors.values()
+    plan = make_plan(target.config, stored, rows, dtype.size, limit, chunk=_chunk(loading))
     plan.check()
     return plan
 
@@ -97,8 +67,9 @@ class MlxRuntime:
     ) -> None:
         """Plan the memory, then read the weights."""
         self._may_calibrate = calibration_file.is_on()
-        compute, max_num_seqs = compute_dtype(target, loading.dtype), loading.max_num_seqs
+        compute = compute_dtype(target.config, target.tensors.values(), loading.dtype)
         plan, asked = _plan(target, drafter, loading, compute), loading.prompt_cache_bytes
+        max_num_seqs = loading.max_num_seqs
         self._kv_budget = plan.kv_budget
         self._prompt_cache_bytes = plan.prompt_cache_bytes if asked is None else asked
         self._chunk = _chunk(loading)

@@ -1,7 +1,7 @@
 """Reading a checked checkpoint into MLX: every weight evaluated before the model is used."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import mlx.core as mx
@@ -10,6 +10,7 @@ from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.errors import CheckpointError, DoesNotFit, RequestError
 from mtp_mlx.fields import shown
+from mtp_mlx.fit import Stored
 from mtp_mlx.model.backend import on_gpu
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.target import Target
@@ -20,14 +21,14 @@ _EXPERT_AXES = 3  # [experts, out, in]
 _ORDERING = "masked_embedding.token_ordering"
 
 
-def compute_dtype(checkpoint: Checkpoint[TargetConfig], wanted: str | None) -> mx.Dtype:
+def compute_dtype(config: TargetConfig, tensors: Iterable[Stored], wanted: str | None) -> mx.Dtype:
     """The type of activations: as asked, else the checkpoint's own on a GPU, float32 on CPU.
 
     float16 becomes bfloat16: its range is too small for Gemma 4's activations. Raises RequestError
     for a type this backend cannot compute in.
     """
     if wanted is not None:
-        has_experts = any(layer.experts for layer in checkpoint.config.layers)
+        has_experts = any(layer.experts for layer in config.layers)
         if wanted == "bfloat16" and has_experts and not on_gpu():
             raise RequestError(
                 "dtype bfloat16 is not possible on CPU for a model with experts: MLX multiplies "
@@ -35,7 +36,7 @@ def compute_dtype(checkpoint: Checkpoint[TargetConfig], wanted: str | None) -> m
                 param="dtype",
             )
         return DTYPES[wanted]
-    is_half = any(info.dtype in ("BF16", "F16") for info in checkpoint.tensors.values())
+    is_half = any(info.dtype in ("BF16", "F16") for info in tensors)
     return mx.bfloat16 if is_half and on_gpu() else mx.float32
 
 

@@ -45,10 +45,11 @@ def _attend_in_pieces(
     step = max(1, MAX_SCORES // (queries.shape[1] * keys.shape[2]))
     if queries.shape[2] <= step:
         return attend(queries, keys, values, mask)
-    pieces = [
-        attend(queries[:, :, start : start + step], keys, values, mask[start : start + step])
-        for start in range(0, queries.shape[2], step)
-    ]
+    pieces = []
+    for start in range(0, queries.shape[2], step):
+        part = slice(start, start + step)
+        pieces.append(attend(queries[:, :, part], keys, values, mask[part]))
+        mx.eval(pieces[-1])  # or the scores of all pieces would be there at once
     return mx.concatenate(pieces, axis=2)
 
 

@@ -1,0 +1,182 @@
+"""What a pair will take on this machine, from its headers or from the published shapes alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtp_mlx.api import LLM
+from mtp_mlx.backends import find_pair, open_pair
+from mtp_mlx.config import TargetConfig
+from mtp_mlx.embedded import name_of
+from mtp_mlx.errors import ModelNotFound, RequestError
+from mtp_mlx.fit import Plan, Stored, make_plan
+from mtp_mlx.machine import Budget
+from mtp_mlx.request import MAX_DRAFT_TOKENS
+from mtp_mlx.shapes import Published, published
+
+# What a chat without a model is proposed, the first that fits; and what is only listed.
+PROPOSED = ("26b-4bit", "12b-4bit", "e4b-4bit", "e2b-4bit")
+LISTED = ("31b-4bit",)
+CHATS, CHAT_TOKENS = 4, 8192
+SHARE = 0.8  # of the budget that weights, drafter and K/V may take
+BF16_BYTES = 2
+REPLY_TOKENS = 12  # of each text that a rehearsal writes: a round of the longest drafts, or two
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pair as far as a plan must know it. is_here: its files were read, not the shapes that are
+    published under its name."""
+
+    name: str
+    draft_name: str | None
+    config: TargetConfig
+    tensors: tuple[tuple[Stored, ...], tuple[Stored, ...]]
+    is_here: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A plan for this machine; `dtype` is that of the activations."""
+
+    subject: Subject
+    plan: Plan
+    budget: Budget
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A published pair beside a budget: bytes of its files, and of weights, drafter and the K/V of
+    4 chats of 8k tokens. fits: it leaves a fifth of the budget and what a load sets aside."""
+
+    name: str
+    download: int
+    needed: int
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What to run within `budget` bytes: the best pair that fits, None where none does, and all
+    pairs, the largest first."""
+
+    budget: int
+    best: Offer | None
+    offers: tuple[Offer, ...]
+
+
+def suggest(budget: int, itemsize: int = BF16_BYTES) -> Suggestion:
+    """The pair that suits `budget` bytes; itemsize: bytes of an activation, 4 on CPU."""
+    listed = [_offer(name, budget, itemsize) for name in LISTED]
+    proposed = [_offer(name, budget, itemsize) for name in PROPOSED]
+    best = next((offer for offer in proposed if offer.fits), None)
+    return Suggestion(budget, best, (*listed, *proposed))
+
+
+def suggest_here(memory_limit: int | str | None = None) -> Suggestion:
+    """The same for this machine as it is now; memory_limit: see api.load."""
+    from mtp_mlx.engine.runtime import limit_here
+    from mtp_mlx.model.load import compute_dtype
+
+    small = _published(PROPOSED[-1])
+    itemsize = compute_dtype(small.target, small.target_tensors, None).size
+    return suggest(limit_here(memory_limit), itemsize)
+
+
+def _offer(name: str, budget: int, itemsize: int) -> Offer:
+    pair = _published(name)
+    tensors = (pair.target_tensors, pair.drafter_tensors)
+    plan = make_plan(pair.target, tensors, CHATS, itemsize, budget, CHAT_TOKENS)
+    needed = plan.weights + plan.drafter + plan.windows + plan.texts
+    stored = make_plan(pair.target, tensors, 1, BF16_BYTES, budget)
+    fits = needed <= SHARE * budget and plan.fits
+    return Offer(name, stored.weights + stored.drafter, needed, fits)
+
+
+def _published(name: str) -> Published:
+    pair = published(name)
+    assert pair is not None, f"{name} is in the table"
+    return pair
+
+
+def find_subject(model: str | Path, draft_model: str | Path | None) -> Subject:
+    """The pair that is here, or the published one of that name. Raises CheckpointError."""
+    try:
+        pair = find_pair(model, draft_model)
+    except ModelNotFound:
+        found = published(str(model))
+        if found is None:
+            raise
+        return _without_files(found, draft_model)
+    opened = open_pair(pair)
+    drafter = opened.drafter
+    return Subject(
+        name=name_of(pair.target),
+        draft_name=None if pair.drafter is None else name_of(pair.drafter),
+        config=opened.target.config,
+        tensors=(_values(opened.target.tensors.values()), ())
+        if drafter is None
+        else (_values(opened.target.tensors.values()), _values(drafter.tensors.values())),
+        is_here=True,
+    )
+
+
+def _values(tensors: Iterable[Stored]) -> tuple[Stored, ...]:
+    return tuple(tensors)
+
+
+def _without_files(found: Published, draft_model: str | Path | None) -> Subject:
+    """The published pair, with its own drafter or without."""
+    if draft_model not in (None, "none", "auto"):
+        raise RequestError(
+            f"{found.name} is not here, and is planned from its published shape with its own "
+            f"drafter; leave out draft_model {str(draft_model)!r}, or give none",
+            param="draft_model",
+        )
+    is_plain = draft_model != "auto"
+    return Subject(
+        name=found.name,
+        draft_name=None if is_plain else f"{found.name.split('-')[0]}-assistant",
+        config=found.target,
+        tensors=(found.target_tensors, () if is_plain else found.drafter_tensors),
+        is_here=False,
+    )
+
+
+def estimate(
+    subject: Subject,
+    rows: int,
+    tokens: int,
+    dtype: str | None = None,
+    memory_limit: int | str | None = None,
+) -> Estimate:
+    """What `rows` texts of `tokens` tokens take on this machine. Raises RequestError."""
+    import mlx.core as mx
+
+    from mtp_mlx.engine.runtime import limit_here
+    from mtp_mlx.machine import budget_of
+    from mtp_mlx.model.load import compute_dtype
+
+    longest = subject.config.max_positions
+    if not 0 < tokens <= longest:
+        raise RequestError(
+            f"context must be 1 to {longest:,} tokens for {subject.name}, found {tokens:,}",
+            param="context",
+        )
+    limit = limit_here(memory_limit)
+    compute = compute_dtype(subject.config, subject.tensors[0], dtype)
+    plan = make_plan(subject.config, subject.tensors, rows, compute.size, limit, tokens)
+    spelled = str(compute).removeprefix("mlx.core.")
+    return Estimate(subject, plan, budget_of(mx.device_info()), spelled)
+
+
+def rehearse(llm: LLM, rows: int, tokens: int) -> int:
+    """The most memory in use while a loaded pair writes `rows` texts of `tokens` tokens at once,
+    with the longest drafts; the end of a text may come sooner."""
+    length = max(tokens - REPLY_TOKENS, 1)
+    vocab = llm.config.vocab_size
+    prompts = [[(7 * place + 13 * row) % vocab for place in range(length)] for row in range(rows)]
+    drafts = MAX_DRAFT_TOKENS if llm.has_drafter else 0
+    llm.batch(prompts, max_tokens=max(tokens - length, 1), num_draft_tokens=drafts, seed=0)
+    return llm.peak_memory_bytes()
