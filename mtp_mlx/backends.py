@@ -119,13 +119,14 @@ def load_runtime(
         from mtp_mlx.reference.runtime import NumpyRuntime
 
         return NumpyRuntime(opened.target, opened.drafter, max_num_seqs)
-    _require_mlx()
+    require_mlx()
     from mtp_mlx.engine.runtime import MlxRuntime
 
     return MlxRuntime(opened.target, opened.drafter, max_num_seqs, dtype, memory_limit)
 
 
-def _require_mlx() -> None:
+def require_mlx() -> None:
+    """Raises MtpError where MLX is not installed, with what to install."""
     try:
         import mlx.core  # noqa: F401
     except ImportError as error:

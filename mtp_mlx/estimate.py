@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtp_mlx.api import LLM
-from mtp_mlx.backends import find_pair, open_pair
+from mtp_mlx.backends import find_pair, open_pair, require_mlx
 from mtp_mlx.config import TargetConfig
 from mtp_mlx.embedded import name_of
 from mtp_mlx.errors import ModelNotFound, RequestError
@@ -78,6 +78,7 @@ def suggest(budget: int, itemsize: int = BF16_BYTES) -> Suggestion:
 
 def suggest_here(memory_limit: int | str | None = None) -> Suggestion:
     """The same for this machine as it is now; memory_limit: see api.load."""
+    require_mlx()
     from mtp_mlx.engine.runtime import limit_here
     from mtp_mlx.model.load import compute_dtype
 
@@ -154,6 +155,7 @@ def estimate(
     memory_limit: int | str | None = None,
 ) -> Estimate:
     """What `rows` texts of `tokens` tokens take on this machine. Raises RequestError."""
+    require_mlx()
     import mlx.core as mx
 
     from mtp_mlx.engine.runtime import limit_here
