@@ -139,6 +139,7 @@ def load_runtime(opened: Opened, loading: Loading) -> Runtime:
 
 
 def require_mlx() -> None:
+    """Raises MtpError where MLX is not installed, with what to install."""
     try:
         import mlx.core  # noqa: F401
     except ImportError as error:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtp_mlx.api import LLM
-from mtp_mlx.backends import find_pair, open_pair
+from mtp_mlx.backends import find_pair, open_pair, require_mlx
 from mtp_mlx.config import TargetConfig
 from mtp_mlx.embedded import name_of
 from mtp_mlx.errors import ModelNotFound, RequestError
-from mtp_mlx.fit import Plan, Stored, make_plan
+from mtp_mlx.fit import MAX_BLOCK, PREFILL_CHUNK, Plan, Stored, make_plan
 from mtp_mlx.machine import Budget
+from mtp_mlx.options import Keywords
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 from mtp_mlx.shapes import Published, published
 
@@ -20,7 +21,8 @@ LISTED = ("31b-4bit",)
 CHATS, CHAT_TOKENS = 4, 8192
 SHARE = 0.8  # of the budget that weights, drafter and K/V may take
 BF16_BYTES = 2
-REPLY_TOKENS = 12  # of each text that a rehearsal writes: a round of the longest drafts, or two
+HEAT = 4.0
+REPLY_TOKENS = 12  # of the last text that a rehearsal writes: a round of the longest drafts or two
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def suggest(budget: int, itemsize: int = BF16_BYTES) -> Suggestion:
 
 def suggest_here(memory_limit: int | str | None = None) -> Suggestion:
     """The same for this machine as it is now; memory_limit: see api.load."""
+    require_mlx()
     from mtp_mlx.engine.runtime import limit_here
     from mtp_mlx.model.load import compute_dtype
 
@@ -152,6 +155,7 @@ def estimate(
     memory_limit: int | str | None = None,
 ) -> Estimate:
     """What `rows` texts of `tokens` tokens take on this machine. Raises RequestError."""
+    require_mlx()
     import mlx.core as mx
 
     from mtp_mlx.engine.runtime import limit_here
@@ -173,10 +177,20 @@ def estimate(
 
 def rehearse(llm: LLM, rows: int, tokens: int) -> int:
     """The most memory in use while a loaded pair writes `rows` texts of `tokens` tokens at once,
-    with the longest drafts; the end of a text may come sooner."""
-    length = max(tokens - REPLY_TOKENS, 1)
-    vocab = llm.config.vocab_size
-    prompts = [[(7 * place + 13 * row) % vocab for place in range(length)] for row in range(rows)]
-    drafts = MAX_DRAFT_TOKENS if llm.has_drafter else 0
-    llm.batch(prompts, max_tokens=max(tokens - length, 1), num_draft_tokens=drafts, seed=0)
+    with the longest drafts.
+
+    Prompts are read one after the other while those before are answered: the first has the longest
+    reply, so that all rows are there when the last and longest prompt is read. Hot replies seldom
+    end by themselves.
+    """
+    steps = -(-tokens // PREFILL_CHUNK)
+    replies = [REPLY_TOKENS + (rows - 1 - row) * steps * MAX_BLOCK for row in range(rows)]
+    lengths = [max(tokens - reply, 1) for reply in replies]
+    vocab, drafts = llm.config.vocab_size, MAX_DRAFT_TOKENS if llm.has_drafter else 0
+    prompts = [
+        [(7 * place + 13 * row) % vocab for place in range(length)]
+        for row, length in enumerate(lengths)
+    ]
+    each: list[Keywords] = [{"max_tokens": max(tokens - length, 1)} for length in lengths]
+    llm.batch(prompts, each=each, num_draft_tokens=drafts, temperature=HEAT, seed=0)
     return llm.peak_memory_bytes()

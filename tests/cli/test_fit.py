@@ -1,5 +1,7 @@
 """`mtp-mlx fit`: the table, JSON, exit code 4, and the published pairs without their files."""
 
+import sys
+
 import pytest
 
 from mtp_mlx.engine import runtime
@@ -56,3 +58,10 @@ def test_faults_are_one_line(cli):
     ):
         answer = cli(*arguments)
         assert (answer.code, answer.err.count("\n"), answer.out) == (code, 1, ""), arguments
+
+
+def test_without_mlx_one_line_names_the_extras(cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlx.core", None)
+    answer = cli("fit", "tiny")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1)
+    assert "mtp-mlx[cpu]" in answer.err
