@@ -7,9 +7,9 @@ from pathlib import Path
 from mtp_mlx.api import LLM
 from mtp_mlx.backends import find_pair, open_pair, require_mlx
 from mtp_mlx.config import TargetConfig
-from mtp_mlx.embedded import name_of
 from mtp_mlx.errors import ModelNotFound, RequestError
 from mtp_mlx.fit import MAX_BLOCK, PREFILL_CHUNK, Plan, Stored, make_plan
+from mtp_mlx.hub.find import title
 from mtp_mlx.machine import Budget
 from mtp_mlx.options import Keywords
 from mtp_mlx.request import MAX_DRAFT_TOKENS
@@ -115,8 +115,8 @@ def find_subject(model: str | Path, draft_model: str | Path | None) -> Subject:
     opened = open_pair(pair)
     drafter = opened.drafter
     return Subject(
-        name=name_of(pair.target),
-        draft_name=None if pair.drafter is None else name_of(pair.drafter),
+        name=title(pair.target),
+        draft_name=None if pair.drafter is None else title(pair.drafter),
         config=opened.target.config,
         tensors=(_values(opened.target.tensors.values()), ())
         if drafter is None

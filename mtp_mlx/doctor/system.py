@@ -13,6 +13,7 @@ from mtp_mlx.doctor import mac
 from mtp_mlx.doctor.check import Check
 from mtp_mlx.errors import MtpError
 from mtp_mlx.fit import spell
+from mtp_mlx.hub.cache import is_offline
 from mtp_mlx.machine import machine_memory
 from mtp_mlx.settings import config_path
 
@@ -186,9 +187,7 @@ def _can_write(folder: Path) -> bool:
 
 
 def _hub() -> Check:
-    value = os.environ.get("HF_HUB_OFFLINE", "")
-    is_set = value.upper() in ("1", "ON", "YES", "TRUE")
-    observed = f"HF_HUB_OFFLINE={value}: nothing is fetched" if is_set else "not offline"
+    observed = "HF_HUB_OFFLINE is set: nothing is fetched" if is_offline() else "not offline"
     return Check("hub", True, "info", "", observed)
 
 
