@@ -120,7 +120,7 @@ def _dtype(planned: Estimate) -> Check:
     """On CPU, MLX computes bfloat16 slowly, and weights that are not quantised are twice as large
     in float32."""
     is_slow = planned.dtype == "bfloat16" and not on_gpu()
-    note = "" if on_gpu() else "; on CPU drafts gain no time, and prompts are slow"
+    note = "" if on_gpu() else "; on CPU drafts gain little with large models, and prompts are slow"
     return Check(
         "dtype",
         not is_slow,
