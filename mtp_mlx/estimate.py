@@ -7,9 +7,10 @@ from pathlib import Path
 from mtp_mlx.api import LLM
 from mtp_mlx.backends import find_pair, open_pair
 from mtp_mlx.config import TargetConfig
-from mtp_mlx.embedded import name_of
 from mtp_mlx.errors import ModelNotFound, RequestError
 from mtp_mlx.fit import Plan, Stored, make_plan
+from mtp_mlx.hub.find import find_model, title
+from mtp_mlx.hub.names import alias_for
 from mtp_mlx.machine import Budget
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 from mtp_mlx.shapes import Published, published
@@ -103,17 +104,19 @@ def _published(name: str) -> Published:
 def find_subject(model: str | Path, draft_model: str | Path | None) -> Subject:
     """The pair that is here, or the published one of that name. Raises CheckpointError."""
     try:
-        pair = find_pair(model, draft_model)
+        target = find_model(model)
     except ModelNotFound:
-        found = published(str(model))
+        alias = alias_for(str(model))
+        found = published(str(model) if alias is None else alias.name)
         if found is None:
             raise
         return _without_files(found, draft_model)
+    pair = find_pair(target, draft_model)
     opened = open_pair(pair)
     drafter = opened.drafter
     return Subject(
-        name=name_of(pair.target),
-        draft_name=None if pair.drafter is None else name_of(pair.drafter),
+        name=title(pair.target),
+        draft_name=None if pair.drafter is None else title(pair.drafter),
         config=opened.target.config,
         tensors=(_values(opened.target.tensors.values()), ())
         if drafter is None

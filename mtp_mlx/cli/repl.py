@@ -18,8 +18,8 @@ from mtp_mlx.cli.live import reply_view
 from mtp_mlx.cli.screen import Screen
 from mtp_mlx.cli.terminal import show_progress
 from mtp_mlx.cli.turns import write_reply
-from mtp_mlx.embedded import name_of
 from mtp_mlx.errors import ContextLengthExceeded, EngineStopped, MtpError
+from mtp_mlx.hub.find import title
 from mtp_mlx.text.template import NoChatTemplate
 
 HISTORY = "history"
@@ -93,9 +93,9 @@ class Chat:
     def introduce(self) -> None:
         """The model, in one line, and what is to be known of it, in another."""
         drafter = self.llm.pair.drafter
-        helper = "no drafter" if drafter is None else f"drafter {name_of(drafter)}"
+        helper = "no drafter" if drafter is None else f"drafter {title(drafter)}"
         context = f"context {self.llm.config.max_positions:,} tokens"
-        self.note(f"{name_of(self.llm.pair.target)}, {helper}, {context}; /help for more")
+        self.note(f"{title(self.llm.pair.target)}, {helper}, {context}; /help for more")
         if self.llm.note:
             self.note(self.llm.note)
 

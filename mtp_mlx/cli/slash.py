@@ -11,9 +11,9 @@ from mtp_mlx.cli.figures import Answer, explain
 from mtp_mlx.cli.keys import heard
 from mtp_mlx.cli.repl import Chat, loaded
 from mtp_mlx.cli.stats import describe
-from mtp_mlx.embedded import NAMES, name_of
+from mtp_mlx.embedded import NAMES
 from mtp_mlx.errors import MtpError, RequestError
-from mtp_mlx.hub.find import names_here
+from mtp_mlx.hub.find import names_here, title
 from mtp_mlx.options import Keywords
 
 SHOWN_CHATS = 12
@@ -171,7 +171,7 @@ def _load(chat: Chat, rest: str) -> None:
 def _name_model(chat: Chat, saved: Saved) -> None:
     """A chat goes on with the model that is loaded; the one before is said."""
     if saved.model not in (None, chat.loading["model"]):
-        now = name_of(chat.llm.pair.target)
+        now = title(chat.llm.pair.target)
         chat.note(f"it was held with {saved.model} and goes on with {now}; /model changes that")
 
 

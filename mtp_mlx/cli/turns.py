@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from mtp_mlx.chat.conversation import Conversation, Turn
 from mtp_mlx.chat.settings import Settings
 from mtp_mlx.cli.figures import Answer
-from mtp_mlx.embedded import name_of
 from mtp_mlx.errors import MtpError
+from mtp_mlx.hub.find import title
 from mtp_mlx.reply import Chunk, Reply
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ CUT = ("cancelled", "error")
 
 def turn_of(llm: "LLM", message: str, reply: Reply) -> Turn:
     """A message with its reply, as a chat keeps it."""
-    name = name_of(llm.pair.target)
+    name = title(llm.pair.target)
     return Turn(message, reply.text, reply.finish_reason, name, reply.seed, reply.reasoning)
 
 
