@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mtp_mlx.cli.chat import proposed_model
 from mtp_mlx.engine import runtime
 from mtp_mlx.estimate import find_subject
 from mtp_mlx.errors import ModelNotFound
@@ -34,6 +35,14 @@ def test_a_kept_chat_names_the_repository(cli, pair, tmp_path, monkeypatch):
         assert cli("chat", "e4b-4bit", "--session", "one", "-m", "2").code == 0
     [kept] = tmp_path.rglob("one.jsonl")
     assert json.loads(kept.read_text().splitlines()[1])["model"] == TARGET
+
+
+def test_a_chat_takes_the_best_pair_that_fits_and_is_here(cache, pair, monkeypatch):
+    monkeypatch.setattr(runtime, "available_memory", lambda: 1 << 40)
+    assert proposed_model("mlx", None) == "e4b-4bit"  # 26b-4bit fits too, and is not here
+    assert proposed_model("mlx", "2GB") == "tiny"
+    snapshot(cache, "mlx-community/gemma-4-12B-it-4bit", A)
+    assert proposed_model("mlx", None) == "12b-4bit"
 
 
 def test_a_repository_of_the_table_is_planned_before_it_is_here(cache, cli, monkeypatch):
