@@ -89,10 +89,15 @@ def settings_of(context: click.Context) -> "Settings":
 
 
 class Grouped(click.Command):
-    """A command whose --help lists its options under their headings, --help itself last."""
+    """A command whose --help lists its options under their headings, --help itself last.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    has_settings: may the user's settings say anything to it?
+    """
+
+    def __init__(self, *arguments: Any, has_settings: bool = True, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        if not has_settings:
+            return
         self.params.append(
             click.Option(
                 ["--config"],

@@ -252,6 +252,18 @@ def test_stop_texts_of_the_environment_are_a_line_each(cli, monkeypatch):
     assert context.params["stop"] == ("a b", "c")
 
 
+@pytest.mark.parametrize("command", [("demo",), ("ls",), ("pull", "e4b"), ("rm", "e4b")])
+def test_commands_that_no_setting_concerns_take_no_file(cli, file, command):
+    answer = cli(*command, "--config", file)
+    assert (answer.code, "No such option" in answer.err) == (2, True)
+
+
+def test_a_broken_file_stops_no_command_that_has_no_use_for_it(cli, file):
+    file.write_text("[broken")
+    assert cli("ls", "--json").code == 0
+    assert cli("generate", "Hi").code == 2
+
+
 def test_settings_are_for_shared_options_only(cli, file):
     file.write_text('[defaults]\nmodel = "some/folder"\n[sampling]\nseed = 3\n')
     context = demo.command.make_context("demo", [])
