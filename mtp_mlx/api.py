@@ -115,7 +115,8 @@ class LLM:
             min_p=defaults.min_p,
             eos_ids=tuple(sorted(eos_ids)),
         )
-        check_token_ids("eos ids of the tokenizer", self._defaults.eos_ids, config.vocab_size)
+        ends = (*self._defaults.eos_ids, *tokenizer.tool_answer_ids)
+        check_token_ids("eos ids of the tokenizer", ends, config.vocab_size)
         self._worker = worker
         self.has_drafter: bool = worker.call(lambda runtime, _: runtime.has_drafter)
 

@@ -8,8 +8,9 @@ from mtp_mlx.api import LLM
 from mtp_mlx.backends import find_pair, open_pair, require_mlx
 from mtp_mlx.config import TargetConfig
 from mtp_mlx.errors import ModelNotFound, RequestError
-from mtp_mlx.fit import MAX_BLOCK, PREFILL_CHUNK, Plan, Stored, make_plan
-from mtp_mlx.hub.find import title
+from mtp_mlx.fit import MAX_BLOCK, PREFILL_CHUNK, Plan, Stored, make_plan, spell
+from mtp_mlx.hub.find import find_model, title
+from mtp_mlx.hub.names import alias_for
 from mtp_mlx.machine import Budget
 from mtp_mlx.options import Keywords
 from mtp_mlx.request import MAX_DRAFT_TOKENS
@@ -46,6 +47,14 @@ class Estimate:
     budget: Budget
     dtype: str
 
+    @property
+    def bound(self) -> str:
+        """What sets the plan's limit, in words."""
+        total = spell(self.budget.total)
+        if self.plan.limit < self.budget.available:
+            return f"of {total}, by --memory-limit or what this process holds"
+        return f"{self.budget.bound}, {total}"
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -60,20 +69,24 @@ class Offer:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What to run within `budget` bytes: the best pair that fits, None where none does, and all
-    pairs, the largest first."""
+    """What to run within `budget` bytes: the pairs that fit and are proposed, the best first, and
+    all pairs, the largest first."""
 
     budget: int
-    best: Offer | None
+    fitting: tuple[Offer, ...]
     offers: tuple[Offer, ...]
+
+    @property
+    def best(self) -> Offer | None:
+        return next(iter(self.fitting), None)
 
 
 def suggest(budget: int, itemsize: int = BF16_BYTES) -> Suggestion:
     """The pair that suits `budget` bytes; itemsize: bytes of an activation, 4 on CPU."""
     listed = [_offer(name, budget, itemsize) for name in LISTED]
     proposed = [_offer(name, budget, itemsize) for name in PROPOSED]
-    best = next((offer for offer in proposed if offer.fits), None)
-    return Suggestion(budget, best, (*listed, *proposed))
+    fitting = tuple(offer for offer in proposed if offer.fits)
+    return Suggestion(budget, fitting, (*listed, *proposed))
 
 
 def suggest_here(memory_limit: int | str | None = None) -> Suggestion:
@@ -106,12 +119,14 @@ def _published(name: str) -> Published:
 def find_subject(model: str | Path, draft_model: str | Path | None) -> Subject:
     """The pair that is here, or the published one of that name. Raises CheckpointError."""
     try:
-        pair = find_pair(model, draft_model)
+        target = find_model(model)
     except ModelNotFound:
-        found = published(str(model))
+        alias = alias_for(str(model))
+        found = published(str(model) if alias is None else alias.name)
         if found is None:
             raise
         return _without_files(found, draft_model)
+    pair = find_pair(target, draft_model)
     opened = open_pair(pair)
     drafter = opened.drafter
     return Subject(

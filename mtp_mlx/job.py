@@ -67,7 +67,7 @@ class Job:
             prompt=self.prompt,
             sampling=self.sampling,
             max_tokens=limit,
-            stop_ids=frozenset(defaults.eos_ids),
+            stop_ids=frozenset(defaults.eos_ids) | tokenizer.tool_answer_ids,
             num_draft_tokens=options.draft_tokens(),
             cache=options.may_cache(),
             is_end=self._is_end,

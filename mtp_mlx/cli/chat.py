@@ -146,8 +146,8 @@ def _loading(
 
 
 def proposed_model(backend: str, memory_limit: int | str | None) -> str:
-    """For a chat that names no model: the best pair that fits where it is here, else the built-in
-    one, and on a terminal how to get the other."""
+    """For a chat that names no model: the best pair that fits and is here, else the built-in one,
+    and on a terminal how to get the best that fits."""
     if backend != "mlx":
         return BUILT_IN
     from mtp_mlx.backends import require_mlx
@@ -156,12 +156,12 @@ def proposed_model(backend: str, memory_limit: int | str | None) -> str:
     require_mlx()
     from mtp_mlx.estimate import suggest_here
 
-    best = suggest_here(memory_limit).best
-    if best is None:
-        return BUILT_IN
-    if is_here(best.name, None, wants_drafter=True):
-        return best.name
-    if _is_interactive():
+    found = suggest_here(memory_limit)
+    for offer in found.fitting:
+        if is_here(offer.name, None, wants_drafter=True):
+            return offer.name
+    best = found.best
+    if best is not None and _is_interactive():
         size = f"{best.download / 1e9:.1f} GB with its drafter"
         click.echo(
             f"mtp-mlx: {best.name} fits this machine ({size}): mtp-mlx pull {best.name}; "

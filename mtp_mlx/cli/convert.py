@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtp_mlx.cli.options import Grouped, model_names, option
+from mtp_mlx.cli.options import Grouped, model_names, named_by_user, option
 from mtp_mlx.cli.terminal import show_progress
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ BITS = click.IntRange(1, 64)
 @option(
     "Model",
     "--draft-model",
-    metavar="auto|none|DIR",
+    metavar="auto|none|NAME",
     default="auto",
     shell_complete=model_names,
-    help="Its drafter, which is converted too; auto, the default, is the one beside the target.",
+    help="Its drafter, which is converted too; auto, the default, finds the target's own.",
 )
 @option(
     "Model",
@@ -109,23 +109,30 @@ def command(as_json: bool, **given: Any) -> None:
     from mtp_mlx.conversion.convert import convert
     from mtp_mlx.conversion.output import Output
 
-    plans = _plans(given)
-    folder = Path(os.path.abspath(Path(given["mlx_path"]).expanduser()))
-    pair = find_pair(given["model"], given["draft_model"])
+    plans, folder = _plans(given), _folder(given["mlx_path"])
+    named = {name: given[name] for name in ("model", "draft_model")}
+    pair = find_pair(**named | named_by_user(named))
     output = Output()
     _discard_on_interrupt(output)
     try:
         done = convert(pair, folder, plans, output, show_progress)
     finally:
         show_progress("")
-    if done.drafter is None and given["draft_model"] == "auto":
-        click.echo(
-            f"mtp-mlx: no drafter beside {pair.target}: only the target is written", err=True
-        )
+    if pair.note is not None:
+        left = "; only the target is written" if done.drafter is None else ""
+        click.echo(f"mtp-mlx: {pair.note}{left}", err=True)
     for each in (done.target, done.drafter):
         if each is not None:
             _explain(each)
     print(json.dumps(_body(done)) if as_json else _describe(done))
+
+
+def _folder(spelled: str) -> Path:
+    """Where the new target goes. Raises UsageError for what cannot be a new folder's name."""
+    folder = Path(os.path.abspath(os.path.expanduser(spelled)))
+    if not folder.name:
+        raise click.UsageError(f"--mlx-path {spelled} is the root; name a folder that is not there")
+    return folder
 
 
 def _plans(given: dict[str, Any]) -> "tuple[Plan, Plan]":

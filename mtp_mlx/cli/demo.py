@@ -85,7 +85,7 @@ class Round:
         }
 
 
-@click.command(cls=Grouped)
+@click.command(cls=Grouped, has_settings=False)
 @option("Model", "--model", type=click.Choice(NAMES), help="One pair only, instead of both.")
 @option(
     "Model",

@@ -106,7 +106,7 @@ def _table(found: "Estimate", measured: int | None) -> str:
     lines = [f"{subject.name}, {found.dtype}{where}", ""]
     lines += [_line(name, size, note) for name, size, note in _rows(found)]
     lines.append(_line("needed", plan.total, f"{plan.rows} texts of {plan.tokens:,} tokens"))
-    lines.append(_line("this machine", plan.limit, _bound(found)))
+    lines.append(_line("this machine", plan.limit, found.bound))
     lines += ["", _line("peak expected", plan.peak, "in use while those texts are written")]
     if measured is not None:
         off = f"the estimate is off by {_error(plan.peak, measured):+.1%}"
@@ -118,14 +118,6 @@ def _table(found: "Estimate", measured: int | None) -> str:
 
 def _line(name: str, size: int, note: str) -> str:
     return f"{name:<{WIDTH}}{spell(size):>12}  {note}".rstrip()
-
-
-def _bound(found: "Estimate") -> str:
-    """What sets the limit, in words."""
-    total = spell(found.budget.total)
-    if found.plan.limit < found.budget.available:
-        return f"of {total}, by --memory-limit or what this process holds"
-    return f"{found.budget.bound}, {total}"
 
 
 def _error(expected: int, measured: int) -> float:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mtp_mlx.hub.manage import Entry
 
 
-@click.command(cls=Grouped)
+@click.command(cls=Grouped, has_settings=False)
 @option("Listing", "--all", "is_all", is_flag=True, help="Other programs' models too.")
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(is_all: bool, as_json: bool) -> None:

@@ -89,10 +89,15 @@ def settings_of(context: click.Context) -> "Settings":
 
 
 class Grouped(click.Command):
-    """A command whose --help lists its options under their headings, --help itself last."""
+    """A command whose --help lists its options under their headings, --help itself last.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    has_settings: may the user's settings say anything to it?
+    """
+
+    def __init__(self, *arguments: Any, has_settings: bool = True, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        if not has_settings:
+            return
         self.params.append(
             click.Option(
                 ["--config"],
@@ -288,7 +293,7 @@ model_options = all_of(
         show_default=True,
         help="numpy is the slow reference, without MLX.",
     ),
-    option(
+    shared(
         "Model",
         "--check-weights",
         is_flag=True,
@@ -339,7 +344,7 @@ def loading_of(given: dict[str, Any]) -> dict[str, Any]:
         is_plain = order < 0
     loading = {name: given.pop(name) for name in LOADING if name in given}
     loading["draft_model"] = "none" if is_plain else "auto" if drafter is None else drafter
-    return loading | _named_by_user(loading)
+    return loading | named_by_user(loading)
 
 
 def _rank(name: str) -> int:
@@ -348,14 +353,14 @@ def _rank(name: str) -> int:
     return SOURCES.index(source) if source in SOURCES else len(SOURCES)
 
 
-def _named_by_user(loading: dict[str, Any]) -> dict[str, Any]:
+def named_by_user(loading: dict[str, Any], *, is_later: bool = False) -> dict[str, Any]:
     """What [models] of the settings says of a model: where it is, and its drafter unless the
-    command line or the environment names one."""
+    command line or the environment names one. is_later: what they name is for another model."""
     context = click.get_current_context()
     found = settings_of(context).models.get(loading["model"])
     if found is None:
         return {}
-    is_chosen = _rank("draft_model") < SOURCES.index(ParameterSource.DEFAULT_MAP)
+    is_chosen = not is_later and _rank("draft_model") < SOURCES.index(ParameterSource.DEFAULT_MAP)
     if found.draft is None or is_chosen or loading["draft_model"] == "none":
         return {"model": found.target}
     return {"model": found.target, "draft_model": found.draft}

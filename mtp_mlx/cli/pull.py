@@ -31,7 +31,7 @@ def hub_names(
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-@click.command(cls=Grouped)
+@click.command(cls=Grouped, has_settings=False)
 @click.argument("model", shell_complete=hub_names)
 @option("Pulling", "--no-draft", is_flag=True, help="The target alone, without its drafter.")
 @option(

@@ -12,7 +12,7 @@ from mtp_mlx.cli.pull import hub_names
 EXIT_DECLINED = 1
 
 
-@click.command(cls=Grouped)
+@click.command(cls=Grouped, has_settings=False)
 @click.argument("model", shell_complete=hub_names)
 @option("Deleting", "-y", "--yes", is_flag=True, help="Do not ask.")
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtp_mlx.cli.meter import bytes_text
-from mtp_mlx.cli.options import Grouped, model_names, option
+from mtp_mlx.cli.options import Grouped, model_argument, named_by_user, option
 from mtp_mlx.cli.stats import aligned
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ PACKED_BITS = 32  # of the words that hold quantised values
 
 
 @click.command(cls=Grouped)
-@click.argument("model", default="tiny", shell_complete=model_names)
+@model_argument
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(model: str, as_json: bool) -> None:
     """Show MODEL (tiny when absent): files, revision, layers, storage, sampling, drafter.
@@ -30,11 +30,13 @@ def command(model: str, as_json: bool) -> None:
     """
     from mtp_mlx.hub.find import find_model
 
-    body = _body(find_model(model))
+    named = {"model": model, "draft_model": "auto"}
+    named |= named_by_user(named, is_later=True)
+    body = _body(find_model(named["model"]), named["draft_model"])
     print(json.dumps(body) if as_json else aligned(_rows(body)))
 
 
-def _body(folder: Path) -> dict[str, Any]:
+def _body(folder: Path, draft_model: str) -> dict[str, Any]:
     """What --json prints."""
     from mtp_mlx.hub.cache import repo_of
     from mtp_mlx.hub.find import title
@@ -55,18 +57,21 @@ def _body(folder: Path) -> dict[str, Any]:
         "verified": record is not None,
         "licence": None if record is None else record.licence,
     }
-    return body | (_drafter_body(folder) if kind == "drafter" else _target_body(folder))
+    return body | (
+        _drafter_body(folder) if kind == "drafter" else _target_body(folder, draft_model)
+    )
 
 
-def _target_body(folder: Path) -> dict[str, Any]:
+def _target_body(folder: Path, draft_model: str) -> dict[str, Any]:
+    from mtp_mlx.backends import find_pair
     from mtp_mlx.checkpoint import open_target
     from mtp_mlx.generation import read_defaults
-    from mtp_mlx.hub.find import drafter_of, title
+    from mtp_mlx.hub.find import title
 
     checkpoint = open_target(folder)
     config = checkpoint.config
     defaults = read_defaults(folder, config.vocab_size)
-    found = drafter_of(folder)
+    pair = find_pair(folder, draft_model)
     return {
         "parameters": _parameters(checkpoint),
         "storage": _storage(config.quantization),
@@ -80,8 +85,8 @@ def _target_body(folder: Path) -> dict[str, Any]:
             "top_p": defaults.top_p,
             "min_p": defaults.min_p,
         },
-        "draft_model": None if found is None else title(found.folder),
-        "draft_note": None if found is None else found.note,
+        "draft_model": None if pair.drafter is None else title(pair.drafter),
+        "draft_note": None if pair.drafter is None else pair.note,
     }
 
 

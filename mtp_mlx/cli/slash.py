@@ -9,6 +9,7 @@ from mtp_mlx.chat.saved import Saved
 from mtp_mlx.chat.settings import VIEW, Settings, draft_tokens, on_off
 from mtp_mlx.cli.figures import Answer, explain
 from mtp_mlx.cli.keys import heard
+from mtp_mlx.cli.options import named_by_user
 from mtp_mlx.cli.repl import Chat, loaded
 from mtp_mlx.cli.stats import describe
 from mtp_mlx.embedded import NAMES
@@ -94,8 +95,9 @@ def _model(chat: Chat, rest: str) -> None:
         chat.introduce()
         return
     drafter = "none" if chat.loading["draft_model"] == "none" else "auto"
-    loading = chat.loading | {"model": rest, "draft_model": drafter}
-    open_pair(find_pair(rest, drafter))
+    wanted = {"model": rest, "draft_model": drafter}
+    loading = chat.loading | wanted | named_by_user(wanted, is_later=True)
+    open_pair(find_pair(loading["model"], loading["draft_model"]))
     with chat.interrupts.leaving(), heard():
         chat.llm.close()
         try:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mtp_mlx.cli.options import all_of, option
+from mtp_mlx.cli.options import all_of, option, shared
 from mtp_mlx.errors import Unsupported
 from mtp_mlx.fields import shown
 
@@ -13,11 +13,11 @@ from mtp_mlx.fields import shown
 TEMPLATE_ARGS = {"enable_thinking": "think", "preserve_thinking": "preserve_thinking"}
 
 thinking_options = all_of(
-    option(
+    shared(
         "Thinking", "--think/--no-think", "think", default=None, help="Let it think first; off."
     ),
-    option("Thinking", "--hide-thinking", is_flag=True, help="Do not show its thought."),
-    option(
+    shared("Thinking", "--hide-thinking", is_flag=True, help="Do not show its thought."),
+    shared(
         "Thinking", "--thinking-budget", type=int, metavar="N", help="Tokens of thought at most."
     ),
     option(

@@ -29,7 +29,8 @@ def pair_checks(
         tokens = min(TOKENS, subject.config.max_positions)
         planned = estimate(subject, ROWS, tokens, dtype, memory_limit)
     except MtpError as error:
-        expected, fix = f"{model} can be opened", "name a model that is here: tiny, or a folder"
+        expected = f"{model} can be opened"
+        fix = "as it says, or name another model; mtp-mlx ls lists those that are here"
         return [*found, Check("model", False, "error", expected, str(error), fix)]
     found += [_fits(planned), _drafter(planned), _dtype(planned)]
     if not subject.is_here or subject.draft_name is None:
@@ -98,7 +99,7 @@ def _fits(planned: Estimate) -> Check:
         "fit",
         plan.fits,
         "error",
-        f"at most {spell(plan.limit)} ({planned.budget.bound})",
+        f"at most {spell(plan.limit)} ({planned.bound})",
         f"{spell(plan.total)} for {plan.rows} texts of {plan.tokens:,} tokens of {name}",
         f"mtp-mlx fit {name} --batch 1, or a smaller or quantised model",
     )
@@ -112,7 +113,8 @@ def _drafter(planned: Estimate) -> Check:
         "warning",
         f"a drafter of {subject.name}",
         subject.draft_name or "none: decoding is plain, and slower on a GPU",
-        "put the target's -assistant checkpoint beside it, or name it with --draft-model",
+        "put the target's -assistant checkpoint beside it, or name it with --draft-model; "
+        "mtp-mlx pull fetches those of the hub",
     )
 
 

@@ -13,7 +13,7 @@ from mtp_mlx.doctor import mac
 from mtp_mlx.doctor.check import Check
 from mtp_mlx.errors import MtpError
 from mtp_mlx.fit import spell
-from mtp_mlx.hub.cache import is_offline
+from mtp_mlx.hub.cache import cache_folder, is_offline
 from mtp_mlx.machine import machine_memory
 from mtp_mlx.settings import config_path
 
@@ -161,9 +161,10 @@ def heat(therm: str | None) -> Check:
 
 
 def _folders() -> Iterator[Check]:
-    """Where calibrations and settings are kept."""
+    """Where calibrations, models and settings are kept."""
     places: list[tuple[str, Callable[[], Path], str]] = [
         ("cache-folder", calibration_file.cache_folder, "XDG_CACHE_HOME"),
+        ("hub-folder", _hub_folder, "HF_HOME"),
         ("config-folder", lambda: config_path().parent, "XDG_CONFIG_HOME"),
     ]
     for name, find, variable in places:
@@ -187,8 +188,17 @@ def _can_write(folder: Path) -> bool:
 
 
 def _hub() -> Check:
-    observed = "HF_HUB_OFFLINE is set: nothing is fetched" if is_offline() else "not offline"
+    """May mtp-mlx pull ask the network?"""
+    observed = "offline (HF_HUB_OFFLINE): nothing is fetched" if is_offline() else "not offline"
     return Check("hub", True, "info", "", observed)
+
+
+def _hub_folder() -> Path:
+    """The hub's cache. Raises OSError for a user without a home folder."""
+    folder = cache_folder()
+    if folder is None:
+        raise OSError("this user has no home folder")
+    return folder
 
 
 def _preload() -> Check:

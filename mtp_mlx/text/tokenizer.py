@@ -71,8 +71,9 @@ class Tokenizer:
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
         self.bos_id = vocabulary.get((named or {}).get("bos_token", "<bos>"))
         ends = ((named or {}).get("eos_token", "<eos>"), (named or {}).get("eot_token", "<turn|>"))
-        self.eos_ids = frozenset(
-            vocabulary[end] for end in (*ends, TOOL_ANSWER) if end in vocabulary
+        self.eos_ids = frozenset(vocabulary[end] for end in ends if end in vocabulary)
+        self.tool_answer_ids = frozenset(
+            {vocabulary[TOOL_ANSWER]} if TOOL_ANSWER in vocabulary else ()
         )
         self._controls = {
             token.content: Control(i, token.lstrip, token.rstrip) for i, token in controls.items()

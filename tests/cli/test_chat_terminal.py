@@ -58,7 +58,7 @@ def test_a_chat_is_held_kept_and_continued(terminal):
     assert DRAFT in terminal.styled
     terminal.type("/why")
     why = after(terminal.wait("costs ", at_prompt=True), "/why")
-    for word in ("drafts by round  3 ×", "by position", "not measured"):
+    for word in ("drafts by round   3 ×", "by position", "not measured"):
         assert word in why
     terminal.type("/save fox")
     terminal.wait("chat fox, kept in", at_prompt=True)

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 
 from mtp_mlx import api, doctor, estimate
-from mtp_mlx.cli import demo, generate
+from mtp_mlx.cli import chat, demo, generate, slash
 from mtp_mlx.cli.main import main
+from mtp_mlx.cli.options import Headed
 
 IDS = ("--prompt-ids", "2,9", "-m", "2", "--json")
 
@@ -79,6 +81,52 @@ def test_a_name_of_the_users_own(cli, file, monkeypatch, command):
         with pytest.raises(ZeroDivisionError):
             main([command, *(("Hi",) if command == "generate" else ()), *options])
     assert loads == [("a/folder", "its/drafter"), ("a/folder", "other")]
+
+
+@pytest.mark.parametrize("command", ["convert", "show"])
+def test_a_name_of_the_users_own_for_files_alone(cli, file, tmp_path, command):
+    file.write_text('[models.work]\nalias = "tiny"\ndraft = "none-such"\n')
+    model = ("--hf-path", "work", "--mlx-path", tmp_path / "out")
+    answer = cli(command, *(model if command == "convert" else ("work",)))
+    assert answer.code == 5
+    assert answer.err.startswith("mtp-mlx: none-such: no such model")
+
+
+def test_another_model_in_a_chat_by_a_name_of_the_users_own(file, monkeypatch):
+    file.write_text('[models.work]\nalias = "tiny-moe"\ndraft = "its/drafter"\n')
+    found = []
+
+    def seen(*pair: str) -> None:
+        found.append(pair)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(slash, "find_pair", seen)
+    given = ["tiny", "--draft-model", "tiny-assistant"]  # of the first model, not of the next
+    with chat.command.make_context("chat", given):
+        talk = SimpleNamespace(loading={"model": "tiny", "draft_model": "tiny-assistant"})
+        for name in ("work", "tiny"):
+            with pytest.raises(ZeroDivisionError):
+                slash.obey(talk, "model", name)  # ty: ignore
+        talk.loading["draft_model"] = "none"
+        with pytest.raises(ZeroDivisionError):
+            slash.obey(talk, "model", "work")  # ty: ignore
+    assert found == [("tiny-moe", "its/drafter"), ("tiny", "auto"), ("tiny-moe", "none")]
+
+
+def test_every_shared_option_of_replies_has_its_variable(cli, loads, monkeypatch):
+    monkeypatch.setenv("MTP_MLX_CHECK_WEIGHTS", "1")
+    cli("generate", *IDS)
+    assert loads[0]["check_weights"] is True
+    monkeypatch.setenv("MTP_MLX_THINK", "perhaps")
+    assert "MTP_MLX_THINK" in cli("generate", *IDS).err
+    headings = ("Model", "Sampling", "Thinking")
+    bare = [
+        param.name
+        for command in (generate.command, chat.command)
+        for param in command.params
+        if isinstance(param, Headed) and param.heading in headings and param.envvar is None
+    ]
+    assert set(bare) == {"chat_template_args"}
 
 
 def test_rows_and_colour_from_the_file(cli, file, loads, monkeypatch):
@@ -202,6 +250,18 @@ def test_stop_texts_of_the_environment_are_a_line_each(cli, monkeypatch):
     monkeypatch.setenv("MTP_MLX_STOP", "a b\nc")
     context = generate.command.make_context("generate", ["Hi"])
     assert context.params["stop"] == ("a b", "c")
+
+
+@pytest.mark.parametrize("command", [("demo",), ("ls",), ("pull", "e4b"), ("rm", "e4b")])
+def test_commands_that_no_setting_concerns_take_no_file(cli, file, command):
+    answer = cli(*command, "--config", file)
+    assert (answer.code, "No such option" in answer.err) == (2, True)
+
+
+def test_a_broken_file_stops_no_command_that_has_no_use_for_it(cli, file):
+    file.write_text("[broken")
+    assert cli("ls", "--json").code == 0
+    assert cli("generate", "Hi").code == 2
 
 
 def test_settings_are_for_shared_options_only(cli, file):

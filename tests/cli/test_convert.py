@@ -11,6 +11,7 @@ import pytest
 import mtp_mlx
 from mtp_mlx.checkpoint import open_drafter, open_target
 from mtp_mlx.quantization import QuantSpec
+from tests.interrupts import heed_interrupts
 from tests.quantised.sources import source_pair
 
 
@@ -88,6 +89,19 @@ def test_options_that_contradict_are_usage_errors_of_one_line(cli, tmp_path, fla
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["/", "//"])
+def test_a_place_that_is_no_new_folder_is_refused(cli, place):
+    answer = cli("convert", "--hf-path", "tiny", "--mlx-path", place)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert f"--mlx-path {place} is the root" in answer.err
+
+
+def test_a_user_that_is_not_known_is_part_of_a_name(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli("convert", "--hf-path", "tiny", "--mlx-path", "~no-such-user").code == 0
+    assert (tmp_path / "~no-such-user" / "config.json").is_file()
+
+
 @pytest.mark.parametrize(("name", "code"), [("nothing", 5), ("tiny-assistant", 2)])
 def test_what_is_no_target_is_refused(cli, tmp_path, name, code):
     answer = cli("convert", "--hf-path", name, "--mlx-path", tmp_path / "out")
@@ -117,7 +131,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", WAITS, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "MTP_MLX_CALIBRATION": "off"},
+        env={**os.environ, "MTP_MLX_CALIBRATION": "off"}, preexec_fn=heed_interrupts,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"

@@ -94,6 +94,21 @@ def test_offline_is_said(monkeypatch):
     assert "nothing is fetched" in found()["hub"].observed
 
 
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_is_what_the_hubs_library_takes_for_it(monkeypatch, name):
+    for each in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(each, raising=False)
+    assert found()["hub"].observed == "not offline"
+    monkeypatch.setenv(name, "yes")
+    assert "nothing is fetched" in found()["hub"].observed
+
+
+def test_the_limit_that_holds_is_the_one_that_is_named():
+    fit = found("31b-4bit", memory_limit="8GB")["fit"]
+    assert "--memory-limit" in fit.expected
+    assert "75%" not in fit.expected
+
+
 def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_text("")
@@ -102,6 +117,11 @@ def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new" / "deep"))
     assert found()["cache-folder"].ok
     assert not (tmp_path / "new").exists()
+    monkeypatch.setenv("HF_HUB_CACHE", str(file / "below"))
+    assert not found()["hub-folder"].ok
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setattr(system, "cache_folder", lambda: None)
+    assert "no home folder" in found()["hub-folder"].observed
     monkeypatch.setattr(system, "config_path", lambda: file / "below" / "config.toml")
     assert not found()["config-folder"].ok
 

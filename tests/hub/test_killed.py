@@ -11,13 +11,20 @@ import pytest
 import mtp_mlx
 from mtp_mlx.hub.cache import find_repo
 from tests.hub.server import DRAFTER, TARGET, cached
+from tests.interrupts import heed_interrupts
 
 WAIT_S = 60.0
 
 
 def pulling(*more: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "mtp_mlx", "pull", "e4b-4bit", "--json", *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
 
 
 def wait_for(condition) -> None:

@@ -34,8 +34,8 @@ def hypothesis_settings(test):
 def test_the_facts_of_the_file_are_read(folder, tokenizer, library):
     assert tokenizer.vocab_size == library.get_vocab_size()
     assert tokenizer.bos_id == CONTROLS.index("<bos>")
-    ends = ("<eos>", "<turn|>", "<|tool_response>")
-    assert tokenizer.eos_ids == {CONTROLS.index(end) for end in ends}
+    assert tokenizer.eos_ids == {CONTROLS.index("<eos>"), CONTROLS.index("<turn|>")}
+    assert tokenizer.tool_answer_ids == {CONTROLS.index("<|tool_response>")}
     assert tokenizer.control_id("<|channel>") == CONTROLS.index("<|channel>")
     assert tokenizer.control_id("a") is None
     assert tokenizer.special_ids == set(range(len(CONTROLS)))
