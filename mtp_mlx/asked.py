@@ -39,7 +39,8 @@ class Asked:
                 "counted; leave thinking_budget out",
                 param="thinking_budget",
             )
-        return Thinking(opens=opens, closes=closes, left=budget, is_open=bool(self.before))
+        is_open, calls = bool(self.before), self.markers.call
+        return Thinking(opens=opens, closes=closes, left=budget, is_open=is_open, calls=calls)
 
 
 def raw(ids: Sequence[int], options: Options) -> Asked:

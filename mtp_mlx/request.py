@@ -99,15 +99,17 @@ def never(token: int) -> bool:
 class Thinking:
     """A budget of thinking, and where a reply stands with it.
 
-    A thought begins with the token `opens` and ends with `closes`. Inside one, each token but
-    these takes one of `left`; when none is left, the target's choice can only be `closes`. So the
-    rule belongs to the target's choice, as a stop token does, and drafts change nothing in it.
+    A thought begins with the token `opens` and ends with `closes`, or with `calls` (None: no token
+    is that), which begins a tool call. Inside one, each token but these takes one of `left`; when
+    none is left, the target's choice can only be `closes`. So the rule belongs to the target's
+    choice, as a stop token does, and drafts change nothing in it.
     """
 
     opens: int
     closes: int
     left: int
     is_open: bool = False
+    calls: int | None = None
 
     @property
     def is_spent(self) -> bool:
@@ -120,7 +122,7 @@ class Thinking:
 
     def after(self, token: int) -> "Thinking":
         """Where the reply stands with one token more."""
-        if token in (self.opens, self.closes):
+        if token in (self.opens, self.closes, self.calls):
             return replace(self, is_open=token == self.opens)
         return replace(self, left=self.left - 1) if self.is_open else self
 
@@ -155,7 +157,8 @@ def check_request(request: Request, vocab_size: int, context: int) -> None:
     check_token_ids("stop_ids", tuple(request.stop_ids), vocab_size)
     check_integer("max_tokens", request.max_tokens, 1, MOST_TOKENS)
     if request.thinking != NO_BUDGET:
-        markers = (request.thinking.opens, request.thinking.closes)
+        asked = request.thinking
+        markers = [asked.opens, asked.closes, *([] if asked.calls is None else [asked.calls])]
         check_token_ids("thinking", markers, vocab_size)
         check_integer("thinking_budget", request.thinking.left, 0, MOST_TOKENS)
     if request.num_draft_tokens is not None:

@@ -84,8 +84,8 @@ class StyledView:
         self._is_waiting = True
 
     def add(self, text: str, is_draft: bool, kind: Kind) -> None:
-        if kind != "content" and not self._shows_thinking:
-            return
+        if not text or not (self._shows_thinking or kind == "content"):
+            return  # a part that says nothing is no part to set apart
         if kind != self._kind:
             self._change(kind)
         self._stream.push(visible(text), is_draft)

@@ -153,6 +153,7 @@ class Chat:
                 self.talk, self.last, error = write_reply(self.llm, *wanted, view, self.interrupts)
         except MtpError:
             self._restore(before)
+            self.keep()
             raise
         if self.last.reply.warning is not None:
             self.note(self.last.reply.warning)

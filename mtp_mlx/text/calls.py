@@ -24,7 +24,7 @@ KEY = re.compile(rf"[^:,{{}}\[\]{QUOTE}]+")
 WORD = re.compile(rf"[^,{{}}\[\]{QUOTE}]+")
 # "*+" keeps nothing to go back to, so memory does not grow with the text.
 QUOTED = re.compile(rf'{QUOTE}([^{QUOTE}]*){QUOTE}|"(?:[^"\\{QUOTE}]|\\[^{QUOTE}])*+"')
-NAME = re.compile(r"[^\s(){}\[\]<>,\"']{1,128}")
+NAME = re.compile(rf"[^\s(){{}}\[\]<>,\"'{QUOTE}]{{1,128}}")
 CLOSERS = {"{": "}", "[": "]"}
 
 

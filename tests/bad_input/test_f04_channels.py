@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtp_mlx.asked import Asked
+from mtp_mlx.text.parts import Markers
 from tests.text.replies import ids_of, replay, tokenizer
 
 THOUGHT, THOUGHT_END, CALL, CALL_END, QUOTE = (
@@ -151,3 +153,16 @@ def test_the_reply_to_a_raw_prompt_is_not_divided():
         assert found.reply.text == found.joined("content") == tokenizer().decode(ids)
         assert (found.reply.reasoning, found.reply.tool_text, found.calls) == ("", "", [])
         assert (found.reply.finish_reason, found.reply.warning) == ("stop", None)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(mixed, st.booleans())
+def test_a_budget_counts_what_the_reply_calls_its_thought(pieces, is_open):
+    """Else the end of a thought would be forced into a call that follows one without its end."""
+    before = tuple(ids_of(THOUGHT)) if is_open else ()
+    asked = Asked((2, *before), Markers.of(tokenizer()), before=before)
+    parts, rule = asked.parts(tokenizer(), ()), asked.thinking(10**6)
+    for token in of_pieces(pieces):
+        parts.push(token)
+        rule = rule.after(token)
+        assert rule.is_open == (parts.kind == "reasoning")

@@ -117,6 +117,7 @@ def test_json_and_mixed_forms_are_read_too(text, meant):
         *("call:f{a:[1}", "call:f{a:{b:1]}", "call:f[1]", "call:f(1)", "call:f([1])", "call:f({)}"),
         *("call:f{a:1}}", "call:f g{}", "call:f{a:[,]}", 'call:f({"a": NaN})', "call:" + "f" * 129),
         *(f"call:f{{a:{QUOTE}x}}", f"call:f{{a:x{QUOTE}y{QUOTE}}}", f'call:f{{"a": "{QUOTE}"}}'),
+        f"call:a{QUOTE}b{{}}",
         *("call:f{a:" + "[" * 5000 + "]" * 5000 + "}", "call:f{a:" + "9" * 5000 + "}"),
         'call:f({"a": ' + "[" * 99_999 + "]" * 99_999 + "})",
     ],

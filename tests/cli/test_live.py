@@ -151,6 +151,16 @@ def test_thoughts_are_shown_apart_or_not_at_all(kind, shows, monkeypatch, capsys
     assert ("let me see" in text) == shows
 
 
+def test_a_part_that_says_nothing_leaves_no_row(monkeypatch):
+    paper = Paper()
+    monkeypatch.setattr(live, "_write", paper.feed)
+    view = StyledView(screen_of(60, 24), with_drafts=True, shows_thinking=True)
+    for text, kind in (("", "reasoning"), ("It is 5.", "content"), ("", "reasoning")):
+        view.add(text, False, kind)
+    view.end()
+    assert paper.rows == ["It is 5.", ""]
+
+
 def test_a_plain_view_makes_control_characters_visible(capsys):
     view = PlainView(shows_thinking=True)
     view.wait("reading")

@@ -132,6 +132,7 @@ def test_a_budget_of_tokens_that_are_none_is_refused():
         Thinking(opens=256, closes=1, left=1),
         Thinking(opens=1, closes=-1, left=1),
         Thinking(opens=1, closes=2, left=-1),
+        Thinking(opens=1, closes=2, left=1, calls=256),
     ):
         with pytest.raises(RequestError, match="thinking"):
             engine.submit(replace(base(0), thinking=rule))

@@ -66,8 +66,8 @@ def replay(
     """
     asked = Asked(PROMPT, Markers.of(tokenizer()), frozenset(tools), tuple(before))
     asked = Asked(PROMPT) if is_raw else asked
-    options = {"max_tokens": len(ids) + 1, **options}
-    job = Job(asked, Options.of(Keywords(**options)), Defaults(), tokenizer())
+    made = Options.of(Keywords(max_tokens=len(ids) + 1, **options))
+    job = Job(asked, made, Defaults(), tokenizer())
     start = 0
     for end in [*cuts, len(ids)]:
         part = []
