@@ -113,8 +113,8 @@ def _drafter(planned: Estimate) -> Check:
         "warning",
         f"a drafter of {subject.name}",
         subject.draft_name or "none: decoding is plain, and slower on a GPU",
-        "put the target's -assistant checkpoint beside it, or name it with --draft-model; mtp-mlx pull "
-        "fetches those of the hub",
+        "put the target's -assistant checkpoint beside it, or name it with --draft-model; "
+        "mtp-mlx pull fetches those of the hub",
     )
 
 

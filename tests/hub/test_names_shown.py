@@ -6,8 +6,8 @@ import pytest
 
 from mtp_mlx.cli.chat import proposed_model
 from mtp_mlx.engine import runtime
-from mtp_mlx.estimate import find_subject
 from mtp_mlx.errors import ModelNotFound
+from mtp_mlx.estimate import find_subject
 from tests.hub.server import DRAFTER, TARGET
 from tests.hub.test_cache import A, B, snapshot
 
