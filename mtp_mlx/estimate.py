@@ -193,5 +193,7 @@ def rehearse(llm: LLM, rows: int, tokens: int) -> int:
     vocab = llm.config.vocab_size
     prompts = [[(7 * place + 13 * row) % vocab for place in range(length)] for row in range(rows)]
     drafts = MAX_DRAFT_TOKENS if llm.has_drafter else 0
-    llm.batch(prompts, max_tokens=max(tokens - length, 1), num_draft_tokens=drafts, seed=0)
+    llm.batch(
+        prompts, max_tokens=max(tokens - length, 1), num_draft_tokens=drafts, seed=0, cache=False
+    )
     return llm.peak_memory_bytes()
