@@ -122,13 +122,17 @@ def config_path() -> Path:
 
 
 def read_settings(path: Path | None) -> Settings:
-    """The settings in `path`, which must be there; None: in the usual place, if any are there.
+    """The settings in `path`, which must be there; None: in the usual place, if any are there. A
+    user without a home folder, or with one that may not be entered, has none.
 
     Raises RequestError naming file, line and key.
     """
     if path is None:
-        path = config_path()
-        if not path.exists():
+        try:
+            path = config_path()
+        except RequestError:
+            return Settings()
+        if not os.path.exists(path):  # Path.exists raises where a folder may not be entered
             return Settings(path)
     return parse_settings(_read(path), path)
 

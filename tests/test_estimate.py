@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from mtp_mlx.api import load
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.errors import DoesNotFit, ModelNotFound, RequestError
-from mtp_mlx.estimate import LISTED, PROPOSED, estimate, find_subject, suggest
+from mtp_mlx.estimate import LISTED, PROPOSED, estimate, find_subject, rehearse, suggest
 from mtp_mlx.fit import make_plan
 from mtp_mlx.shapes import published
 
@@ -47,6 +48,13 @@ def test_the_estimate_is_wrong_where_a_part_is_forgotten():
     plan = estimate(find_subject("tiny", "auto"), 8, 64).plan
     parts = (plan.weights, plan.peak - plan.weights - plan.drafter)
     assert min(parts) > CLOSE * plan.peak  # so the tests above would notice
+
+
+def test_a_rehearsal_keeps_no_texts_which_the_peak_does_not_count():
+    with load("tiny", draft_model="none", max_num_seqs=1, prefill_chunk=16) as llm:
+        rehearse(llm, 1, 60)
+        again = llm.generate([7 * place % llm.config.vocab_size for place in range(48)])
+    assert again.usage.cached_tokens == 0
 
 
 def test_it_fits_where_a_load_admits_all_texts():

@@ -1,5 +1,6 @@
 """config.toml: what is accepted, what is refused with line and nearest key, how it is edited."""
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -105,6 +106,15 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_no_file_is_no_setting(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_settings(None).options() == {}
+
+
+def test_a_home_that_may_not_be_entered_has_no_settings(monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.delenv("MTP_MLX_CONFIG", raising=False)
+    monkeypatch.setattr(os, "stat", refuse)
     assert read_settings(None).options() == {}
 
 

@@ -63,7 +63,7 @@ def command() -> None:
 @click.pass_context
 def print_path(context: click.Context) -> None:
     """Print where the settings are kept."""
-    print(settings_of(context).path)
+    print(settings_of(context).path or config_path())
 
 
 @command.command("show", cls=Grouped)

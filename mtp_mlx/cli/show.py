@@ -57,9 +57,9 @@ def _body(folder: Path, draft_model: str) -> dict[str, Any]:
         "verified": record is not None,
         "licence": None if record is None else record.licence,
     }
-    return body | (
-        _drafter_body(folder) if kind == "drafter" else _target_body(folder, draft_model)
-    )
+    if kind == "drafter":
+        return body | _drafter_body(folder)
+    return body | _target_body(folder, draft_model)
 
 
 def _target_body(folder: Path, draft_model: str) -> dict[str, Any]:

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
+import platformdirs
 import pytest
 
 from mtp_mlx import api, doctor, estimate
@@ -171,6 +173,17 @@ def test_a_file_that_is_named_must_be_there(cli, tmp_path):
     answer = cli("generate", "Hi", "--config", tmp_path / "none.toml")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "there is no such settings file" in answer.err
+
+
+def test_a_user_without_a_home_has_no_settings_and_all_else_works(cli, monkeypatch):
+    monkeypatch.delenv("MTP_MLX_CONFIG", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(platformdirs, "user_config_path", lambda *_, **__: Path("~/.config"))
+    assert cli("generate", "--prompt-ids", "2,9", "-m", "1").code == 0
+    assert cli("config", "show").code == 0
+    for command in (("path",), ("set", "sampling.seed", "1")):
+        answer = cli("config", *command)
+        assert (answer.code, answer.out, "no home folder" in answer.err) == (2, "", True)
 
 
 def test_help_reads_no_file(tmp_path):
