@@ -1,4 +1,4 @@
-"""Ten turns of a chat on `tiny`, thinking or not: what is read again, and that it changes no text."""
+"""Ten turns of a chat on `tiny`, thinking or not: what is read again, and the text of a cold run."""
 
 from itertools import takewhile
 
