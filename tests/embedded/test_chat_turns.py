@@ -1,4 +1,4 @@
-"""Ten turns of a chat on `tiny`, thinking or not: what is read again, and the text of a cold run."""
+"""Ten turns of a chat on `tiny`, thinking or not: what is read again, and that no text changes."""
 
 from itertools import takewhile
 
