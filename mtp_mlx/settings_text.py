@@ -1,15 +1,14 @@
 """The text of config.toml: which line sets a key, and the same text with a key set anew."""
 
 import json
-import os
 import re
-import tempfile
 import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mtp_mlx.errors import RequestError
+from mtp_mlx.whole_file import write_whole
 
 _HEADER = re.compile(r"\s*\[[^\[].*\]\s*(#.*)?")
 _KEY = re.compile(r"""\s*([A-Za-z0-9_."' -]+?)\s*=""")
@@ -85,12 +84,4 @@ def _spell_value(value: Any) -> str:
 def write_settings(path: Path, text: str) -> None:
     """Put the file in its place whole; what it links to, where it is a link. Raises OSError."""
     path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    finally:
-        with suppress(FileNotFoundError):  # it has moved to its place
-            os.unlink(name)
+    write_whole(path, text)

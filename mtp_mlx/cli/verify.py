@@ -116,11 +116,33 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
         finally:
             show_progress("")
         print(json.dumps(_body(llm, report)) if as_json else _describe(llm, report))
+        if loading.get("backend", "mlx") == "mlx":
+            _keep(llm, loading.get("dtype"), report)
     if report.has_fault:
         context.exit(EXIT_DIFFERENT)
     if report.missing:
         click.echo(f"mtp-mlx: {'; '.join(report.missing)}; {REMEDY}", err=True)
         context.exit(EXIT_NOT_SHOWN)
+
+
+def _keep(llm: "LLM", dtype: str | None, report: VerifyReport) -> None:
+    """For doctor: what was shown for this pair on this machine."""
+    from mtp_mlx import calibration_file, proof_file
+    from mtp_mlx.backends import open_pair
+    from mtp_mlx.engine.calibrated import key_of
+    from mtp_mlx.model.load import compute_dtype
+
+    if not calibration_file.is_on():
+        return
+    opened = open_pair(llm.pair)
+    compute = compute_dtype(opened.target.config, opened.target.tensors.values(), dtype)
+    try:
+        key = key_of((opened.target, opened.drafter), compute)
+        folder = calibration_file.cache_folder()
+        kept = proof_file.Kept(report.level, report.cases, report.has_fault)
+        proof_file.keep(folder, key, kept)
+    except OSError as error:
+        click.echo(f"mtp-mlx: the result is not kept: {error}", err=True)
 
 
 def _extent(given: dict[str, Any]) -> tuple[list[int], int | None]:

@@ -1,11 +1,12 @@
 """What MLX and a pair make of this machine: device, memory, calibration, rows, speed."""
 
+from pathlib import Path
+
 import mlx.core as mx
 
-from mtp_mlx import calibration_file
+from mtp_mlx import calibration_file, proof_file
 from mtp_mlx.backends import find_pair, open_pair
-from mtp_mlx.checkpoint import Checkpoint
-from mtp_mlx.config import DrafterConfig, TargetConfig
+from mtp_mlx.calibration_file import Key
 from mtp_mlx.doctor.check import Check
 from mtp_mlx.engine.calibrate import reach
 from mtp_mlx.engine.calibrated import key_of
@@ -14,8 +15,10 @@ from mtp_mlx.estimate import Estimate, estimate, find_subject
 from mtp_mlx.fit import MAX_BLOCK, spell
 from mtp_mlx.model.backend import device_name, on_gpu
 from mtp_mlx.model.load import compute_dtype
+from mtp_mlx.verdict import LEVELS
 
 ROWS, TOKENS = 8, 8192  # texts that are planned for, or the model's longest
+NO_FOLDER = "set HOME or XDG_CACHE_HOME to a folder that may be written"
 PROBE_WIDTH, PROBE_ROWS = 256, (2, 3, 8)
 
 
@@ -23,7 +26,7 @@ def pair_checks(
     model: str, draft_model: str, dtype: str | None, memory_limit: int | str | None
 ) -> list[Check]:
     """All checks of the device, and of `model` on it."""
-    found = [_device(), _rows(), _exactness(model)]
+    found = [_device(), _rows()]
     try:
         subject = find_subject(model, draft_model)
         tokens = min(TOKENS, subject.config.max_positions)
@@ -33,11 +36,18 @@ def pair_checks(
         fix = "as it says, or name another model; mtp-mlx ls lists those that are here"
         return [*found, Check("model", False, "error", expected, str(error), fix)]
     found += [_fits(planned), _drafter(planned), _dtype(planned)]
-    if not subject.is_here or subject.draft_name is None:
+    if not subject.is_here:
         return found
     opened = open_pair(find_pair(model, draft_model))
-    assert opened.drafter is not None, "the subject has one"
-    return [*found, _calibration(model, (opened.target, opened.drafter), dtype)]
+    compute = compute_dtype(opened.target.config, opened.target.tensors.values(), dtype)
+    try:
+        key = key_of((opened.target, opened.drafter), compute)
+        folder = calibration_file.cache_folder()
+    except OSError as error:
+        expected = "results of tune and verify are kept"
+        return [*found, Check("results", False, "warning", expected, str(error), NO_FOLDER)]
+    found.append(_exactness(model, folder, key))
+    return found if opened.drafter is None else [*found, _calibration(model, folder, key)]
 
 
 def _device() -> Check:
@@ -81,16 +91,20 @@ def _rows() -> Check:
     )
 
 
-def _exactness(model: str) -> Check:
-    """Only verify shows a level; results of earlier runs are not kept."""
-    return Check(
-        "exactness",
-        True,
-        "info",
-        "",
-        "level A, B or C is not shown here: no result is kept",
-        f"mtp-mlx verify {model}",
-    )
+def _exactness(model: str, folder: Path, key: Key) -> Check:
+    """The level that verify showed here for this pair; no other command shows one."""
+    expected, fix = f"verify has shown a level for {model}", f"mtp-mlx verify {model}"
+    kept = proof_file.last(folder, key)
+    if kept is None:
+        return Check("exactness", False, "info", expected, "no level is shown yet", fix)
+    if kept.has_fault:
+        observed = f"verify found differences that rounding does not explain, in {kept.cases} texts"
+        return Check("exactness", False, "error", "texts do not depend on drafts", observed, fix)
+    if kept.level is None:
+        observed = "the last verify showed nothing, for want of accepted drafts or full batches"
+        return Check("exactness", False, "info", expected, observed, f"{fix} --tokens 200")
+    observed = f"level {kept.level}, {LEVELS[kept.level]}: shown over {kept.cases} texts"
+    return Check("exactness", True, "info", expected, observed, fix)
 
 
 def _fits(planned: Estimate) -> Check:
@@ -133,21 +147,13 @@ def _dtype(planned: Estimate) -> Check:
     )
 
 
-def _calibration(
-    model: str, files: tuple[Checkpoint[TargetConfig], Checkpoint[DrafterConfig]], dtype: str | None
-) -> Check:
+def _calibration(model: str, folder: Path, key: Key) -> Check:
     """Whether what a round costs is known for this pair on this machine."""
     expected, fix = f"costs of {model} are kept for this machine", f"mtp-mlx tune {model}"
     if not calibration_file.is_on():
         observed = f"{calibration_file.VARIABLE} is off: auto is a fixed number of drafts"
         fix = f"unset {calibration_file.VARIABLE}"
         return Check("calibration", False, "warning", expected, observed, fix)
-    target = files[0]
-    compute = compute_dtype(target.config, target.tensors.values(), dtype)
-    try:
-        key, folder = key_of(files, compute), calibration_file.cache_folder()
-    except OSError as error:
-        return Check("calibration", False, "warning", expected, str(error), fix)
     found = calibration_file.read(folder, key, reach(MAX_BLOCK))
     known = found.calibration
     if known is None:

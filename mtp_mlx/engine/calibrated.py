@@ -51,11 +51,12 @@ class Source:
         return Bench(self.target, self.drafter, num_slots, MAX_DRAFT_TOKENS, time.perf_counter)
 
 
-def key_of(
-    files: tuple[Checkpoint[TargetConfig], Checkpoint[DrafterConfig]], dtype: mx.Dtype
-) -> Key:
-    """What the calibration of a pair is kept under where activations are of `dtype`. Raises OSError
-    where a file cannot be read."""
+Files = tuple[Checkpoint[TargetConfig], Checkpoint[DrafterConfig] | None]
+
+
+def key_of(files: Files, dtype: mx.Dtype) -> Key:
+    """What is kept of a pair, or of a target alone, where activations are of `dtype`. Raises
+    OSError where a file cannot be read."""
     target, drafter = files
     return Key(
         chip=device_name(),
@@ -64,11 +65,15 @@ def key_of(
         mlx=version("mlx"),
         mtp_mlx=__version__,
         dtype=str(dtype),
-        target=checkpoint_digest(target.folder / CONFIG, target.files),
-        drafter=checkpoint_digest(drafter.folder / CONFIG, drafter.files),
-        quantization=" ".join(_spell(each.config.quantization) for each in files),
+        target=_digest(target),
+        drafter="" if drafter is None else _digest(drafter),
+        quantization=" ".join(_spell(each.config.quantization) for each in files if each),
         k_max=MAX_DRAFT_TOKENS,
     )
+
+
+def _digest(checkpoint: Checkpoint[TargetConfig] | Checkpoint[DrafterConfig]) -> str:
+    return checkpoint_digest(checkpoint.folder / CONFIG, checkpoint.files)
 
 
 def _spell(quantization: Quantization | None) -> str:

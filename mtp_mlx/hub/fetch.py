@@ -42,8 +42,8 @@ from mtp_mlx.hub.record import (
     missing_files,
     record_of,
     write_record,
-    write_whole,
 )
+from mtp_mlx.whole_file import write_whole
 
 MAIN = "main"
 WORKERS = 4  # files on their way at once

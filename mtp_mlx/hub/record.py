@@ -7,8 +7,6 @@ a killed one leaves is never taken for a model.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from mtp_mlx.errors import CheckpointError
 from mtp_mlx.fields import Fields
 from mtp_mlx.files import read_json
+from mtp_mlx.whole_file import write_whole
 
 FOLDER = ".mtp-mlx"
 PINNED = "pinned"
@@ -91,19 +90,6 @@ def unfinished(repo: Path) -> list[str]:
     marks = sorted((repo / FOLDER).glob(f"*{UNFINISHED}"))
     commits = [path.name.removesuffix(UNFINISHED) for path in marks]
     return [commit for commit in commits if is_unfinished(repo, commit)]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    finally:
-        with suppress(FileNotFoundError):  # it has moved to its place
-            os.unlink(name)
 
 
 def missing_files(folder: Path, files: Iterable[tuple[str, int]]) -> list[str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mtp_mlx import proof, together
+from mtp_mlx import calibration_file, proof, together
 from mtp_mlx.cli import verify
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.engine import blocks
@@ -86,6 +86,14 @@ def test_all_prompts_in_all_batches_are_identical(cli, name, monkeypatch):
     assert answer.code == 0
     assert (answer.body["identical"], answer.body["level"]) == (True, "C")
     assert answer.body["batch_sizes"] == [1, 2, 3, 4, 8]
+
+
+def test_doctor_names_the_level_that_was_shown(cli, one, monkeypatch, tmp_path):
+    monkeypatch.setattr(calibration_file, "cache_folder", lambda: tmp_path)
+    monkeypatch.setenv(calibration_file.VARIABLE, "on")
+    assert cli("verify", "tiny", "--prompts", one, "--tokens", 6, "--batch", "1").code == 0
+    checks = {check["id"]: check for check in cli("doctor", "--json").body["checks"]}
+    assert checks["exactness"]["observed"].startswith("level B, ")
 
 
 def test_text_output_ends_with_the_level(cli, prompts):

@@ -1,12 +1,14 @@
 """What `doctor` finds on this machine, and on one where something is wrong."""
 
+import mlx.core as mx
 import pytest
 
-from mtp_mlx import calibration_file
+from mtp_mlx import calibration_file, proof_file
 from mtp_mlx.api import load
+from mtp_mlx.backends import find_pair, open_pair
 from mtp_mlx.doctor import Check, examine, is_sound, pair, system
 from mtp_mlx.engine import calibrated, runtime
-from mtp_mlx.engine.calibrated import Calibrated
+from mtp_mlx.engine.calibrated import Calibrated, key_of
 from tests.api_pairs import runtime_of
 from tests.test_calibration_file import CALIBRATION
 
@@ -31,10 +33,30 @@ def test_this_machine_is_sound():
     assert all(check.fix for check in checks if not check.ok)
 
 
-def test_no_level_of_exactness_is_claimed():
-    exactness = found()["exactness"]
-    assert "not shown" in exactness.observed
-    assert exactness.fix == "mtp-mlx verify tiny"
+def test_only_a_level_that_verify_showed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration_file, "cache_folder", lambda: tmp_path)
+    before = found()["exactness"]
+    assert (before.ok, before.severity, before.fix) == (False, "info", "mtp-mlx verify tiny")
+    monkeypatch.setenv(calibration_file.VARIABLE, "on")
+    checkpoint = open_pair(find_pair("tiny", "auto"))
+    key = key_of((checkpoint.target, checkpoint.drafter), mx.float32)
+    proof_file.keep(tmp_path, key, proof_file.Kept("C", 64, has_fault=False))
+    after = found()["exactness"]
+    assert after.ok and after.observed.startswith("level C, ") and "64 texts" in after.observed
+    assert not found(draft_model="none")["exactness"].ok  # another pair
+    [file] = tmp_path.glob("verify-*.json")
+    for damaged in ("", "[]", "{}", file.read_text().replace('"cases": 64', '"cases": "64"')):
+        file.write_text(damaged)
+        assert not found()["exactness"].ok
+
+
+def test_differences_that_verify_found_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration_file, "cache_folder", lambda: tmp_path)
+    kept = proof_file.Kept(None, 64, has_fault=True)
+    monkeypatch.setattr(proof_file, "last", lambda *_: kept)
+    checks = examine("tiny", "auto")
+    assert not is_sound(checks)
+    assert "differences" in by_id(checks)["exactness"].observed
 
 
 def test_a_calibration_that_is_kept_is_found(tmp_path, monkeypatch):
