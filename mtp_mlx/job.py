@@ -205,10 +205,11 @@ class Job:
     def _warning(self) -> str | None:
         """What a user should know of the reply, in one line."""
         found = []
-        if self.finish_reason == "length" and self._parts.kind == "reasoning":
+        if self.finish_reason in ("length", "stop") and self._parts.kind == "reasoning":
+            remedy = "raise max_tokens, or " if self.finish_reason == "length" else ""
             found.append(
-                f"the reply ended inside its thought, after {len(self._ids):,} tokens; raise "
-                "max_tokens, or give a thinking_budget"
+                f"the reply ended inside its thought, after {len(self._ids):,} tokens; "
+                f"{remedy}give a thinking_budget"
             )
         if self._parts.unread is not None:
             call = shown_name(self._parts.unread)

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from mtp_mlx.embedded import NAMES
-from mtp_mlx.errors import Unsupported
+from mtp_mlx.errors import RequestError, Unsupported
 from mtp_mlx.machine import MOST_BYTES, limit_bytes
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 
@@ -211,7 +211,10 @@ class MemoryLimit(click.ParamType):
     def convert(
         self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | int:
-        limit_bytes(value, MOST_BYTES)
+        try:
+            limit_bytes(value, MOST_BYTES)
+        except RequestError as error:
+            self.fail(str(error), param, ctx)
         return value
 
 

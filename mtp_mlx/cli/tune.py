@@ -87,7 +87,10 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
 
 def _body(llm: "LLM", report: "TuneReport") -> dict[str, Any]:
     """What --json prints."""
-    names = {"model": str(llm.pair.target), "draft_model": str(llm.pair.drafter)}
+    from mtp_mlx.hub.find import title
+
+    assert llm.pair.drafter is not None, "there is nothing to tune without one"
+    names = {"model": title(llm.pair.target), "draft_model": title(llm.pair.drafter)}
     return names | report.to_json()
 
 

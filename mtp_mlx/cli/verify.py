@@ -157,10 +157,12 @@ def _extent(given: dict[str, Any]) -> tuple[list[int], int | None]:
 
 def _body(llm: "LLM", report: VerifyReport) -> dict[str, Any]:
     """What --json prints."""
+    from mtp_mlx.hub.find import title
+
     drafter = llm.pair.drafter
     names = {
-        "model": str(llm.pair.target),
-        "draft_model": None if drafter is None else str(drafter),
+        "model": title(llm.pair.target),
+        "draft_model": None if drafter is None else title(drafter),
     }
     return report.to_json() | names
 

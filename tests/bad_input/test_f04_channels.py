@@ -136,6 +136,9 @@ def test_a_reply_that_ends_inside_its_thought_says_nothing_and_why():
     found = replay(ids_of("<|channel>thought\nI wonder"), reason="length").reply
     assert (found.text, found.reasoning, found.finish_reason) == ("", "I wonder", "length")
     assert f"ended inside its thought, after {len(found.token_ids)} tokens" in found.warning
+    assert "raise max_tokens" in found.warning
+    ended = replay(ids_of("<|channel>thought\nI wonder")).reply
+    assert "ended inside its thought" in ended.warning and "max_tokens" not in ended.warning
     assert replay(ids_of("<|channel>thought\nI<channel|>a"), reason="length").reply.warning is None
 
 

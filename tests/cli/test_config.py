@@ -119,8 +119,10 @@ def test_every_shared_option_of_replies_has_its_variable(cli, loads, monkeypatch
     monkeypatch.setenv("MTP_MLX_CHECK_WEIGHTS", "1")
     cli("generate", *IDS)
     assert loads[0]["check_weights"] is True
-    monkeypatch.setenv("MTP_MLX_THINK", "perhaps")
-    assert "MTP_MLX_THINK" in cli("generate", *IDS).err
+    for name in ("MTP_MLX_THINK", "MTP_MLX_MEMORY_LIMIT"):
+        monkeypatch.setenv(name, "perhaps")
+        assert name in cli("generate", *IDS).err
+        monkeypatch.delenv(name)
     headings = ("Model", "Sampling", "Thinking")
     bare = [
         param.name

@@ -69,7 +69,10 @@ def test_the_built_in_pairs_are_identical_at_level_c(cli, name, prompts, monkeyp
     for (size, kind), each in done.items():
         assert each["most_rows"] == size or kind == "auto"
         assert (each["drafted"] >= each["accepted"] > 0) == (kind != "plain")
-    assert body["has_drafter"] and body["draft_model"].endswith(f"{name}-assistant")
+    assert body["has_drafter"] and (body["model"], body["draft_model"]) == (
+        name,
+        f"{name}-assistant",
+    )
     assert {(e["block"], e["rows"]) for e in body["errors"]} == {
         (block, rows) for block in range(1, 9) for rows in (1, 3)
     } - {(1, 1)}
