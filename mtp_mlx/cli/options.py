@@ -265,17 +265,22 @@ tint_option = option(
     help="Tint accepted drafts on a terminal, the default.",
 )
 
-model_options = all_of(
-    shared(
+
+def model_option(default: str | None = None) -> Decorator:
+    """--model; None where a command goes on without one."""
+    return shared(
         "Model",
         "--model",
-        default="tiny",
-        show_default=True,
+        default=default,
+        show_default=default is not None,
         metavar="NAME|DIR",
         shell_complete=model_names,
         help=f"{' or '.join(NAMES)}, which are built in; e4b-4bit or org/name of the hub's cache "
         "(mtp-mlx pull); or the folder of a target.",
-    ),
+    )
+
+
+pair_options = all_of(
     draft_model_option,
     shared("Model", "--no-draft", is_flag=True, help="The same as --draft-model none."),
     shared(
@@ -314,7 +319,9 @@ model_options = all_of(
     ),
 )
 
-sampling_options = all_of(
+model_options = all_of(model_option("tiny"), pair_options)
+
+choosing_options = all_of(
     shared("Sampling", "--temp", "--temperature", "temperature", type=float, help="0 is greedy."),
     shared("Sampling", "--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
     shared("Sampling", "--top-p", type=float, help="Keep the likeliest tokens up to this mass."),
@@ -324,8 +331,14 @@ sampling_options = all_of(
         type=float,
         help="Keep tokens at least this likely, relative to the best.",
     ),
+)
+length_option = shared(
+    "Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."
+)
+sampling_options = all_of(
+    choosing_options,
     shared("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
-    shared("Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."),
+    length_option,
     shared(
         "Sampling",
         "--stop",
