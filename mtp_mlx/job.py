@@ -38,7 +38,6 @@ class Job:
         self.request_id = 0  # the engine's; its ids begin at 1
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
-        self.progress: tuple[int, int] | None = None  # STAND-IN until i6-stats is merged
         self._tools = asked.tools
         self._parts = asked.parts(tokenizer, options.stops())
         self._num_pieces = tokenizer.vocab_size
@@ -130,7 +129,6 @@ class Job:
             self._put(Chunk("", (), "error"))
 
     def _feed_tokens(self, event: Tokens) -> None:
-        self.progress = (len(self.prompt), len(self.prompt))
         self._last = time.perf_counter()
         if self._first is None:
             self._first = self._last
