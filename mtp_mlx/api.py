@@ -20,6 +20,7 @@ from mtp_mlx.loading import Loading
 from mtp_mlx.options import Keywords, Options
 from mtp_mlx.reply import EngineStats, Reply
 from mtp_mlx.request import check_integer, check_request, check_token_ids
+from mtp_mlx.snapshot import Snapshot
 from mtp_mlx.streams import AsyncStream, Stream
 from mtp_mlx.text.renderer import RENDERER
 from mtp_mlx.text.template import ChatTemplate, has_template
@@ -158,6 +159,11 @@ class LLM:
     def stats(self) -> EngineStats:
         """What the engine holds at this moment, between two of its steps."""
         return self._worker.call(lambda _, engine: engine.stats())
+
+    def snapshot(self) -> Snapshot:
+        """How the engine stands, row by row, as it last showed it: asks and waits for nothing, and
+        works in any thread, while the engine is busy or stuck, and when it has ended."""
+        return self._worker.board.snapshot
 
     def check_options(self, **options: Unpack[Keywords]) -> None:
         """Raises as `chat` would for these options, and generates nothing."""
