@@ -20,6 +20,7 @@ from mtp_mlx.loading import Loading
 from mtp_mlx.options import Keywords, Options
 from mtp_mlx.reply import EngineStats, Reply
 from mtp_mlx.request import check_integer, check_request, check_token_ids
+from mtp_mlx.snapshot import Snapshot
 from mtp_mlx.streams import AsyncStream, Stream
 from mtp_mlx.text.renderer import RENDERER
 from mtp_mlx.text.template import ChatTemplate, has_template
@@ -159,6 +160,11 @@ class LLM:
         """What the engine holds at this moment, between two of its steps."""
         return self._worker.call(lambda _, engine: engine.stats())
 
+    def snapshot(self) -> Snapshot:
+        """How the engine stands, row by row, as it last showed it: asks and waits for nothing, and
+        works in any thread, while the engine is busy or stuck, and when it has ended."""
+        return self._worker.board.snapshot
+
     def check_options(self, **options: Unpack[Keywords]) -> None:
         """Raises as `chat` would for these options, and generates nothing."""
         self._chat_job([{"role": "user", "content": "hello"}], options)
@@ -185,6 +191,19 @@ class LLM:
     def astream(self, prompt: Prompt, **options: Unpack[Keywords]) -> AsyncStream:
         """The same as an async iterator; call it where an event loop runs."""
         return AsyncStream(self._worker, self._submit(self._job(prompt, options)))
+
+    def prepare(self, prompt: Prompt, **options: Unpack[Keywords]) -> Job:
+        """A request that is ready for `follow`: checked, rendered and tokenised, which is slow.
+
+        Any thread may call it; a server does so beside its event loop. Its `timeout` runs from now.
+        """
+        return self._job(prompt, options)
+
+    def follow(self, *jobs: Job) -> list[AsyncStream]:
+        """Start what `prepare` made, all together; call it where an event loop runs."""
+        streams = [AsyncStream(self._worker, job) for job in jobs]
+        self._worker.submit(*jobs)
+        return streams
 
     def batch(
         self,

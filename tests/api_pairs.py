@@ -77,6 +77,9 @@ class OracleRuntime:
     def peak_memory_bytes(self) -> int:
         return 0
 
+    def active_memory_bytes(self) -> int:
+        return 0
+
 
 def scripted(texts: Sequence[Sequence[int]], script: Script) -> LLM:
     """An LLM whose first requests are drafted by an oracle; shares the weights of `loaded`."""

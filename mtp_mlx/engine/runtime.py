@@ -131,6 +131,9 @@ class MlxRuntime:
     def peak_memory_bytes(self) -> int:
         return mx.get_peak_memory()
 
+    def active_memory_bytes(self) -> int | None:
+        return mx.get_active_memory()
+
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         return forced.logits(self._target, ids, self._chunk)
 

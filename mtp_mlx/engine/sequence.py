@@ -21,6 +21,9 @@ class Sequence:
 
     `parked`: why it makes no drafts any more; `declined`: why the planner's last word on it was
     none, where it might have drafted. `cache_use`: what was taken up when its prompt began to run.
+
+    `drafted` and `accepted` of its rounds so far, `depth` drafts of the last; `plain_s`: what its
+    first `priced_rounds` would have taken without drafts.
     """
 
     id: int
@@ -36,6 +39,11 @@ class Sequence:
     drafter_faults: int = 0
     parked: str | None = None
     declined: str | None = None
+    drafted: int = 0
+    accepted: int = 0
+    depth: int = 0
+    plain_s: float = 0.0
+    priced_rounds: int = 0
 
     @staticmethod
     def of(id: int, request: Request, slot: int, context: int) -> "Sequence":
@@ -55,6 +63,11 @@ class Sequence:
     def remaining(self) -> int:
         """Tokens it may still emit."""
         return self.budget - self.num_emitted
+
+    @property
+    def plain_tokens_per_s(self) -> float | None:
+        """Its speed without drafts, beside the rows it ran with; None where no costs are known."""
+        return self.priced_rounds / self.plain_s if self.plain_s else None
 
     @property
     def limit(self) -> "RowLimit":

@@ -1,0 +1,61 @@
+"""The application: the shell around the routes, and the model once it is loaded."""
+
+from starlette.types import Receive, Scope, Send
+
+from mtp_mlx.api import LLM
+from mtp_mlx.server.desk import Desk
+from mtp_mlx.server.errors import Refused
+from mtp_mlx.server.guard import Guard
+from mtp_mlx.server.routes import router
+from mtp_mlx.server.serving import Serving
+from mtp_mlx.server.settings import ServerSettings
+from mtp_mlx.server.shell import Shell
+from mtp_mlx.server.standin import Served
+
+LOADING_S = 2  # Retry-After
+
+
+class App:
+    """An ASGI application. It answers before a model is there: 503 until `open` was called."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self._serving: Serving | None = None
+        self._shell = Shell(router(self), Guard(settings))
+
+    def open(self, llm: LLM, served: Served) -> None:
+        """Serve this model from now on; any thread may call it."""
+        desk = Desk(llm.stats().slots, self.settings.limits)
+        self._serving = Serving(served, self.settings.limits, desk)
+
+    @property
+    def is_open(self) -> bool:
+        return self._serving is not None
+
+    def serving(self) -> Serving:
+        """What is served. Raises Refused while it is being loaded."""
+        if self._serving is None:
+            raise Refused(
+                503, "model_loading", "the model is being loaded", retry_after_s=LOADING_S
+            )
+        return self._serving
+
+    async def drain(self) -> None:
+        """Let nobody in; returns when all have left."""
+        if self._serving is not None:
+            await self._serving.desk.drain()
+
+    def cut_off(self) -> None:
+        """End every reply now."""
+        if self._serving is not None:
+            self._serving.desk.cut_off()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._shell(scope, receive, send)
+
+
+def make_app(llm: LLM, served: Served, settings: ServerSettings) -> App:
+    """The application that serves a loaded pair."""
+    app = App(settings)
+    app.open(llm, served)
+    return app

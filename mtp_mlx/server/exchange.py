@@ -1,0 +1,128 @@
+"""The replies to one request as they are written: pieces, faults and deadlines in one mailbox."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from mtp_mlx.api import LLM
+from mtp_mlx.errors import MtpError
+from mtp_mlx.job import Job
+from mtp_mlx.reply import Chunk
+from mtp_mlx.server.errors import TRANSIENT_S, Refused
+from mtp_mlx.server.limits import Limits
+from mtp_mlx.streams import AsyncStream
+
+TICKS = 4  # looks at the progress within the time that counts as a stall
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A chunk of choice `index`."""
+
+    index: int
+    chunk: Chunk
+
+
+class Exchange:
+    """Jobs that were submitted together, one a choice."""
+
+    def __init__(self, llm: LLM, jobs: Sequence[Job], limits: Limits) -> None:
+        self.jobs = jobs
+        self._limits = limits
+        self._mailbox: asyncio.Queue[Piece | int | Exception] = asyncio.Queue()
+        self._streams = llm.follow(*jobs)
+        self._pumps = [
+            asyncio.create_task(self._pump(index, stream))
+            for index, stream in enumerate(self._streams)
+        ]
+        self._began = self._moved = self._said = time.monotonic()
+        self._marks = self._progress()
+
+    @property
+    def has_started(self) -> bool:
+        """Has every choice got its row?"""
+        return all(job.progress is not None or job.is_done for job in self.jobs)
+
+    async def pieces(self) -> AsyncIterator[Piece | None]:
+        """Pieces as they come, None where none came for `ping_s`. Raises what ends the request."""
+        left = len(self.jobs)
+        while left:
+            now = time.monotonic()
+            self._check(now)
+            try:
+                async with asyncio.timeout(self._patience(now)):
+                    item = await self._mailbox.get()
+            except TimeoutError:
+                if time.monotonic() - self._said >= self._limits.ping_s:
+                    self._said = time.monotonic()
+                    yield None
+                continue
+            self._moved = time.monotonic()
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, int):
+                left -= 1
+                continue
+            self._said = self._moved
+            yield item
+
+    def end(self, error: Exception) -> None:
+        """End all choices; who reads the pieces gets the error."""
+        self._mailbox.put_nowait(error)
+        for stream in self._streams:
+            stream.abandon()
+
+    async def settle(self) -> None:
+        """Returns when no choice has a row, K/V or a place in the queue."""
+        for stream in self._streams:
+            stream.abandon()
+        for pump in self._pumps:
+            pump.cancel()
+        for stream in self._streams:
+            await stream.aclose()
+
+    async def _pump(self, index: int, stream: AsyncStream) -> None:
+        try:
+            async for chunk in stream:
+                if chunk.finish_reason not in ("error", "cancelled"):
+                    self._mailbox.put_nowait(Piece(index, chunk))
+        except MtpError as error:
+            self._mailbox.put_nowait(error)
+        else:
+            self._mailbox.put_nowait(index)
+
+    def _progress(self) -> list[object]:
+        return [(job.progress, job.usage) for job in self.jobs]
+
+    def _patience(self, now: float) -> float:
+        """Seconds until something may be due."""
+        limits = self._limits
+        due = [self._said + limits.ping_s, self._began + limits.request_s]
+        if not self.has_started:
+            due.append(self._began + limits.queue_s)
+        return max(min(*due, now + limits.stall_s / TICKS) - now, 0.001)
+
+    def _check(self, now: float) -> None:
+        """Raises Refused where a deadline has passed."""
+        limits = self._limits
+        if not self.has_started and now - self._began >= limits.queue_s:
+            raise Refused(
+                503,
+                "queue_timeout",
+                f"the request has waited {limits.queue_s:g} s and was not begun; try again",
+                retry_after_s=TRANSIENT_S,
+            )
+        if now - self._began >= limits.request_s:
+            raise Refused(
+                503,
+                "timeout",
+                f"the reply was not complete after {limits.request_s:g} s; ask for fewer tokens",
+            )
+        marks = self._progress()
+        if marks != self._marks or not self.has_started:
+            self._marks, self._moved = marks, now
+        if now - self._moved >= limits.stall_s:
+            raise Refused(
+                503, "timeout", f"the reply made no progress for {limits.stall_s:g} s"
+            )
