@@ -115,8 +115,10 @@ class Parent:
         if self._code is not None:  # a signal came meanwhile
             child.kill()
         report = await child.report()
-        if isinstance(report, Ready) and self._code is None:
-            self._serving(report)
+        if isinstance(report, Ready):
+            if self._code is None:
+                self._serving(report)
+            report = await child.report()  # why it ends, if it can still say so
         status = await child.end()
         self._child = None
         was_serving, self._is_serving = self._is_serving, False
