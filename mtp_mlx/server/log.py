@@ -53,6 +53,7 @@ def configure(handler: logging.Handler, level: str, *, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it says of itself, we say too
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:

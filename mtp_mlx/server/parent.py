@@ -145,11 +145,12 @@ class Parent:
 
     def _after_death(self, report: Ready | Failed | None, status: int, was_serving: bool) -> None:
         """Go on to the next child, or give up."""
-        how = how_it_ended(status) + (ABORTED if status == -signal.SIGABRT else "")
         failed = report if isinstance(report, Failed) else None
         if not self._has_served:
-            self._give_up(failed or _engine_failed(f"the engine's process {how} while it loaded"))
+            how = f"{how_it_ended(status)} while it loaded{_hint(status)}"
+            self._give_up(failed or _engine_failed(f"the engine's process {how}"))
             return
+        how = how_it_ended(status) + _hint(status)
         now = time.monotonic()
         self._deaths.append(now)
         self._failed_loads += not was_serving
@@ -219,6 +220,10 @@ class Parent:
     def _kill_after(self, delay_s: float) -> None:
         if self._child is not None:
             asyncio.get_running_loop().call_later(delay_s, self._child.kill)
+
+
+def _hint(status: int) -> str:
+    return ABORTED if status == -signal.SIGABRT else ""
 
 
 def _engine_failed(message: str) -> Failed:

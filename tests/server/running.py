@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,83 +21,84 @@ LIMIT_S = 40.0
 
 @dataclass(frozen=True)
 class Answer:
+    """What came until the connection's end."""
+
     status: int
     headers: dict[str, str]
-    body: bytes
+    raw_body: bytes
 
     @property
-    def json(self) -> dict:
-        return json.loads(self.body)
+    def body(self) -> dict:
+        return json.loads(self.raw_body)
 
     @property
     def code(self) -> str:
-        return self.json["error"]["code"]
+        return self.body["error"]["code"]
 
 
+@dataclass(frozen=True)
 class Serving:
-    """A server's process; `url` waits until there is one."""
+    """A server's process."""
 
-    def __init__(self, process: subprocess.Popen, ready_file: Path, port: int, log: Path) -> None:
-        self.process = process
-        self.port = port
-        self._ready_file = ready_file
-        self._log = log
+    process: subprocess.Popen
+    port: int
+    ready_file: Path
+    log_file: Path
 
     @property
     def log(self) -> str:
         """What it has said on stderr so far."""
-        return self._log.read_text(encoding="utf-8")
+        return self.log_file.read_text(encoding="utf-8")
 
     def ready(self) -> dict:
         """What the ready file says, once it is there."""
-        wait_until(self._ready_file.exists, self.process)
-        return json.loads(self._ready_file.read_text(encoding="utf-8"))
+        wait_until(self.ready_file.exists, self.process)
+        return json.loads(self.ready_file.read_text(encoding="utf-8"))
 
-    def has_ready_file(self) -> bool:
-        return self._ready_file.exists()
-
-    def get(self, path: str, **headers: str) -> Answer:
-        return ask(self.port, head("GET", path, **headers))
-
-    def post(self, path: str, body: dict, **headers: str) -> Answer:
-        data = json.dumps(body).encode()
-        start = head("POST", path, content_type="application/json", **headers)
-        return ask(self.port, with_body(start, data))
-
-    def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+    def ask(self, data: bytes) -> Answer:
+        """The answer to a request on a connection of its own."""
+        with connect(self.port) as client:
+            client.sendall(data)
+            return answered(client)
 
     def end(self, limit_s: float = LIMIT_S) -> int:
+        """Its exit code."""
         return self.process.wait(limit_s)
 
     def children(self) -> list[int]:
-        """Its child processes."""
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True
-        )
-        return [int(number) for number in listed.stdout.split()]
+        """The processes that it has started."""
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        if listed.exists():
+            return [int(number) for number in listed.read_text().split()]
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True)
+        return [int(number) for number in found.stdout.split()]
 
 
 @contextmanager
 def serving(
-    folder: Path, *arguments: object, command: tuple[str, ...] = SCRIPTED, **environment: str
+    folder: Path,
+    model: str,
+    *arguments: object,
+    command: tuple[str, ...] = SCRIPTED,
+    stderr: int | None = None,
+    **environment: str,
 ) -> Iterator[Serving]:
     """A server on a free port of loopback; killed at the end if it still runs."""
     port = free_port()
-    ready_file, log = folder / "ready.json", folder / "log.txt"
-    given = ["--port", str(port), "--ready-file", str(ready_file), *map(str, arguments)]
-    with open(log, "ab") as errors:
+    ready_file, log_file = folder / "ready.json", folder / "log.txt"
+    own = ["serve", model, "--port", port, "--ready-file", ready_file]
+    with open(log_file, "wb") as log:
         process = subprocess.Popen(
-            [*command, "serve", *given],
+            [*command, *map(str, (*own, *arguments))],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=errors,
+            stderr=log if stderr is None else stderr,
             cwd=ROOT,
             env={**os.environ, **environment},
             preexec_fn=heed_interrupts,
         )
     try:
-        yield Serving(process, ready_file, port, log)
+        yield Serving(process, port, ready_file, log_file)
     finally:
         process.kill()
         process.wait()
@@ -110,50 +110,51 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_until(
     is_so: Callable[[], bool], process: subprocess.Popen | None = None, limit_s: float = LIMIT_S
 ) -> None:
-    """Returns when `is_so`; fails when that takes too long."""
+    """Returns when `is_so`; fails when that takes too long, or the process has ended."""
     deadline = time.monotonic() + limit_s
     while not is_so():
-        if process is not None and process.poll() is not None and not is_so():
-            raise AssertionError(f"the process ended with {process.returncode}")
+        has_ended = process is not None and process.poll() is not None
+        assert not has_ended or is_so(), f"the process has ended with {process.returncode}"
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)
 
 
-def head(method: str, path: str, **headers: str) -> bytes:
-    """The lines of a request, without the empty one."""
-    lines = [f"{method} {path} HTTP/1.1"]
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+
+
+def request(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> bytes:
+    """A whole request, after which the connection is closed."""
     given = {"host": "127.0.0.1", "connection": "close", **headers}
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in given.items()]
-    return "\r\n".join([*lines, ""]).encode()
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def with_body(start: bytes, body: bytes = b"") -> bytes:
-    return start + b"content-length: %d\r\n\r\n" % len(body) + body
+def get(path: str, method: str = "GET") -> bytes:
+    return request(method, path, {})
 
 
-def connect(port: int, limit_s: float = LIMIT_S) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=limit_s)
+def post(path: str, body: dict) -> bytes:
+    data = json.dumps(body).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(data))}
+    return request("POST", path, headers, data)
 
 
-def ask(port: int, request: bytes, limit_s: float = LIMIT_S) -> Answer:
-    """Send a request on a connection of its own, and read to the end of the connection."""
-    if not request.endswith(b"\r\n\r\n") and b"\r\n\r\n" not in request:
-        request += b"\r\n"
-    with connect(port, limit_s) as connection:
-        connection.sendall(request)
-        return read_answer(connection)
-
-
-def read_answer(connection: socket.socket) -> Answer:
-    """What comes until the other side closes."""
+def answered(client: socket.socket) -> Answer:
+    """Reads to the connection's end."""
     data = b""
-    while piece := connection.recv(1 << 16):
+    while piece := client.recv(1 << 16):
         data += piece
     assert data, "the connection was closed without an answer"
     start, _, body = data.partition(b"\r\n\r\n")
     first, *lines = start.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (l.partition(":") for l in lines)}
-    return Answer(int(first.split()[1]), headers, body)
+    pairs = (line.partition(": ") for line in lines)
+    return Answer(int(first.split()[1]), {name.lower(): value for name, _, value in pairs}, body)

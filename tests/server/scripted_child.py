@@ -1,6 +1,6 @@
 """A child without a model, for tests of its parent: does what its script, the model's name, says.
 
-`sleep=S` · `fail` does not load · `abort` · `once=FILE` goes on in the first child alone, later ones
+`sleep=S` · `say=TEXT` · `fill=N` says N characters · `fail` does not load · `abort` · `once=FILE` goes on in the first child alone, later ones
 abort · `ready` serves · `serve=S` ends S seconds
 after it was told to drain, at once when told to stop · `stuck` does not end.
 """
@@ -33,6 +33,8 @@ def _do(word: str, control: socket.socket, listener: socket.socket, lines) -> No
             time.sleep(float(seconds))
         case ["say", _, text]:
             print(text, flush=True)
+        case ["fill", _, count]:
+            print("x" * int(count), flush=True)
         case ["fail", _, _]:
             error = DoesNotFit("it takes 9 GB, and 1 GB is free")
             control.sendall(Failed.of(error).line())
