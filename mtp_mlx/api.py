@@ -92,7 +92,7 @@ def load(  # noqa: PLR0913 - keywords, which a user names
 class LLM:
     """A loaded pair with a thread of its own. A context manager; any thread may use it.
 
-    `pair` names the folders of target and drafter.
+    `pair` names the folders of target and drafter, `device` what computes.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class LLM:
         check_token_ids("eos ids of the tokenizer", ends, config.vocab_size)
         self._worker = worker
         self.has_drafter: bool = worker.call(lambda runtime, _: runtime.has_drafter)
+        self.device: str = worker.call(lambda runtime, _: runtime.device)
 
     def __enter__(self) -> "LLM":
         return self

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from mtp_mlx.request import Event, Tokens
 from mtp_mlx.snapshot import EngineStatus, RowStatus, Snapshot
 
 PERIOD_S = 0.25  # between two snapshots while the engine works
@@ -13,7 +14,7 @@ WINDOW = 12  # snapshots over which speeds are taken: about three seconds
 
 @dataclass(frozen=True)
 class _Mark:
-    """What had been emitted at a moment: by rounds, and by each decoding row."""
+    """What had been emitted at a moment: by all, and by each decoding row."""
 
     at: float
     tokens: int
@@ -25,7 +26,7 @@ class Board:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._steps = 0
+        self._steps = self._tokens = 0
         self._stepped = now()
         self._marks: deque[_Mark] = deque(maxlen=WINDOW)
         self._snapshot: Snapshot | None = None
@@ -36,9 +37,10 @@ class Board:
         assert self._snapshot is not None, "an engine shows itself as soon as it is there"
         return self._snapshot
 
-    def step(self) -> None:
+    def step(self, events: list[Event]) -> None:
         """The engine has taken a step."""
         self._steps += 1
+        self._tokens += sum(len(event.ids) for event in events if isinstance(event, Tokens))
         self._stepped = self._now()
 
     def is_due(self, is_idle: bool) -> bool:
@@ -63,19 +65,18 @@ class Board:
         now = self._now()
         if status.stats.is_idle:
             self._marks.clear()
-        elif self._marks and status.stats.tokens < self._marks[-1].tokens:
-            self._marks.clear()  # a new engine, after a failure
         rows = tuple(replace(row, tokens_per_s=self._speed(row, now)) for row in status.rows)
         oldest = next(iter(self._marks), None)
         speed = 0.0
         if oldest is not None and now > oldest.at:
-            speed = (status.stats.tokens - oldest.tokens) / (now - oldest.at)
+            speed = (self._tokens - oldest.tokens) / (now - oldest.at)
         decoding = {row.id: row.tokens for row in status.rows if row.state == "decode"}
-        self._marks.append(_Mark(now, status.stats.tokens, decoding))
+        self._marks.append(_Mark(now, self._tokens, decoding))
         return Snapshot(
             at=now,
             last_step_at=self._stepped,
             steps=self._steps,
+            tokens=self._tokens,
             stats=status.stats,
             rows=rows,
             rounds=status.rounds,

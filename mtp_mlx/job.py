@@ -45,6 +45,7 @@ class Job:
         self._pieces: deque[list[Piece]] = deque()  # of each token that no event has told of yet
         self._ids: list[int] = []
         self._rounds: list[tuple[int, int]] = []  # drafted, accepted
+        self._gaps: list[float] = []
         self._parked: str | None = None
         self._texts: dict[Kind, list[str]] = {"content": [], "reasoning": [], "tool": []}
         self._num_reasoning = 0
@@ -106,6 +107,11 @@ class Job:
         """Seconds since the engine last said anything of it, or since it was made."""
         return time.perf_counter() - self._heard
 
+    @property
+    def gaps(self) -> tuple[float, ...]:
+        """Seconds between the first token and the first round's, that and the second's, ..."""
+        return tuple(self._gaps)
+
     def take(self, wait: bool = True) -> Chunk | None:
         """The next chunk, None after the last. Raises queue.Empty where it should not wait."""
         chunk = self._chunks.get(block=wait)
@@ -144,9 +150,11 @@ class Job:
             self._put(Chunk("", (), "error", round=len(self._rounds)))
 
     def _feed_tokens(self, event: Tokens) -> None:
-        self._last = self._heard
         if self._first is None:
-            self._first = self._last
+            self._first = self._heard
+        else:
+            self._gaps.append(self._heard - self._last)
+        self._last = self._heard
         start = len(self.prompt) + len(self._ids)
         self._ids.extend(event.ids)
         if event.cache_use is not None:

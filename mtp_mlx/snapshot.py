@@ -1,6 +1,7 @@
 """What the engine's thread lets others see while it runs: plain values, published now and then."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from mtp_mlx.reply import EngineStats
@@ -10,6 +11,20 @@ RowState = Literal["queued", "prefill", "decode"]
 # round's tokens, and a prompt's chunk.
 Phase = Literal["launch", "land", "commit", "prompt"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+# Why rows do not draft, by how the engine's own words for it begin.
+REASONS = {
+    "parked: no row may draft": "no_row_may_draft",
+    "parked, drafting would not pay": "would_not_pay",
+    "parked, drafting not yet sure to pay": "not_sure_to_pay",
+    "a draft led the target to NaN": "not_finite",
+    "the drafter gave unusable proposals": "unusable_drafts",
+}
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its figures, one of a few."""
+    kinds = (kind for words, kind in REASONS.items() if reason.startswith(words))
+    return next(kinds, "other")
 
 
 @dataclass(frozen=True)
@@ -57,18 +72,21 @@ class RoundStats:
 
     `seconds`: the host's, by phase. `drafted_per_position[i]`: rounds of rows that verified a draft
     i + 1, of which `accepted_per_position[i]` emitted it. `depths`: drafts of the last round's
-    rows. `parked`: why no row drafted when it last was the policy's choice; `parked_rounds`: rounds
-    in which none did, by the kind of reason. The NumPy reference counts positions alone.
+    rows; `plain_tokens_per_s`: what these would have made together without drafts, by the costs.
+    `parked`: why no row drafted when it last was the policy's choice, without its figures
+    `parked_kind`; `parked_rounds`: rounds in which none did, by kind. The NumPy reference counts
+    positions alone.
     """
 
-    seconds: dict[Phase, float]
+    seconds: Mapping[Phase, float]
     batches: tuple[BatchStats, ...]
     drafted_per_position: tuple[int, ...]
     accepted_per_position: tuple[int, ...]
     depths: tuple[int, ...] = ()
+    plain_tokens_per_s: float | None = None
     parked: str | None = None
     parked_kind: str | None = None
-    parked_rounds: dict[str, int] | None = None
+    parked_rounds: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,15 +104,17 @@ class Snapshot:
     steps, and exactly as it is while it has nothing to do.
 
     `at` and `last_step_at` are seconds of time.monotonic: when it was shown, and when a step last
-    ended (when there was last nothing to do, if that is later); `steps` counts them. `tokens_per_s`
-    of all rows, over the last seconds. `active_bytes` in use on the device, None where that is not
-    known, and `peak_bytes`, the most so far. `stopped`: why the thread has ended, None while it
-    runs.
+    ended (when there was last nothing to do, if that is later). `steps`, and the `tokens` that they
+    emitted, are counted since the model was loaded; the sums of `stats` and `rounds` since the
+    engine began, which begins anew when it has failed. `tokens_per_s` of all rows, over the last
+    seconds. `active_bytes` in use on the device, None where that is not known, and `peak_bytes`,
+    the most so far. `stopped`: why the thread has ended, None while it runs.
     """
 
     at: float
     last_step_at: float
     steps: int
+    tokens: int
     stats: EngineStats
     rows: tuple[RowStatus, ...]
     rounds: RoundStats

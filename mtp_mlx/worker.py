@@ -325,7 +325,7 @@ class _Serving:
         What is shown comes first, so that who has its reply sees an engine that is idle since.
         """
         events = self._engine.step()
-        self._board.step()
+        self._board.step(events)
         self._show_if_due()
         for event in events:
             job = self._jobs.get(event.request_id)

@@ -61,6 +61,7 @@ class OracleRuntime:
 
     has_drafter = True
     note = None
+    device = "an oracle's"
 
     def __init__(self, target: Target, texts: Sequence[Sequence[int]], script: Script) -> None:
         self.engine = Engine(target, None, max_num_seqs=8)

@@ -20,7 +20,7 @@ from mtp_mlx.fit import Plan, make_plan
 from mtp_mlx.loading import Loading
 from mtp_mlx.machine import budget_of, limit_bytes
 from mtp_mlx.measured import Measured, PositionScore
-from mtp_mlx.model.backend import on_gpu
+from mtp_mlx.model.backend import device_name, on_gpu
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
 from mtp_mlx.verdict import Rounding, Text
 
@@ -99,6 +99,10 @@ class MlxRuntime:
     @property
     def note(self) -> str | None:
         return None if self._calibrated is None else self._calibrated.note
+
+    @property
+    def device(self) -> str:
+        return device_name()
 
     def close(self) -> None:
         """Give the memory of the weights back to the system; the thread is done with MLX."""

@@ -2,6 +2,7 @@
 
 The host waits for the device once a round, so it cannot tell drafting from verifying: `launch` is
 all that is done before it waits, `land` the wait, `commit` what follows, `prompt` a prompt's chunk.
+On a CPU, where the queue is short, most of the computing falls into `launch`.
 """
 
 import time
@@ -14,15 +15,7 @@ from mtp_mlx.engine.planner import Decision
 from mtp_mlx.engine.policy import Timing
 from mtp_mlx.reply import RoundCosts
 from mtp_mlx.request import MAX_DRAFT_TOKENS
-from mtp_mlx.snapshot import PHASES, BatchStats, Phase, RoundStats
-
-# Why no row of a round drafted, by how the policy's own words begin.
-REASONS = {
-    "parked: no row may draft": "no_row_may_draft",
-    "parked, drafting would not pay": "would_not_pay",
-    "parked, drafting not yet sure to pay": "not_sure_to_pay",
-}
-OTHER = "other"
+from mtp_mlx.snapshot import PHASES, BatchStats, Phase, RoundStats, kind_of
 
 
 @dataclass
@@ -43,7 +36,8 @@ class Watch:
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self.decision: Decision | None = None
         self.costs: RoundCosts | None = None
-        self._last: Decision | None = None
+        self._depths: tuple[int, ...] = ()
+        self._plain_tokens_per_s: float | None = None
         self._now = now
         self._since = now()
         self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
@@ -71,7 +65,9 @@ class Watch:
             for sequence in sequences:
                 sequence.plain_s += costs.forward_s[0]
                 sequence.priced_rounds += 1
-        self._last = decision
+        num_rows = len(decision.lengths)
+        self._depths = decision.lengths
+        self._plain_tokens_per_s = None if costs is None else num_rows / costs.forward_s[0]
         if not decision.is_free:
             return
         self.decision = decision
@@ -97,7 +93,7 @@ class Watch:
 
     def stats(self, drafted_at: list[int], accepted_at: list[int]) -> RoundStats:
         """What it has noted, beside the counts of drafts by position."""
-        last, reason = self._last, None if self.decision is None else self.decision.reason
+        reason = None if self.decision is None else self.decision.reason
         return RoundStats(
             seconds=dict(self._seconds),
             batches=tuple(
@@ -113,14 +109,9 @@ class Watch:
             ),
             drafted_per_position=tuple(drafted_at),
             accepted_per_position=tuple(accepted_at),
-            depths=() if last is None else last.lengths,
+            depths=self._depths,
+            plain_tokens_per_s=self._plain_tokens_per_s,
             parked=reason,
             parked_kind=None if reason is None else kind_of(reason),
             parked_rounds=dict(self._parked),
         )
-
-
-def kind_of(reason: str) -> str:
-    """A reason without its figures, one of a few."""
-    kinds = (kind for words, kind in REASONS.items() if reason.startswith(words))
-    return next(kinds, OTHER)

@@ -1,5 +1,6 @@
 """A loaded pair on NumPy: the same requests and events as the engine, one row at a time."""
 
+import platform
 import resource
 import sys
 from collections import deque
@@ -204,6 +205,10 @@ class NumpyRuntime:
     @property
     def note(self) -> str | None:
         return None
+
+    @property
+    def device(self) -> str:
+        return f"NumPy on {platform.machine()}"
 
     def close(self) -> None:
         """Let go of the weights."""

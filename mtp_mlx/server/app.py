@@ -10,7 +10,7 @@ from mtp_mlx.server.routes import router
 from mtp_mlx.server.serving import Serving
 from mtp_mlx.server.settings import ServerSettings
 from mtp_mlx.server.shell import Shell
-from mtp_mlx.server.standin import Served
+from mtp_mlx.server.served import Served
 
 LOADING_S = 2  # Retry-After
 
@@ -29,8 +29,9 @@ class App:
         self._serving = Serving(served, self.settings.limits, desk)
 
     @property
-    def is_open(self) -> bool:
-        return self._serving is not None
+    def current(self) -> Serving | None:
+        """What is served; None while it is being loaded."""
+        return self._serving
 
     def serving(self) -> Serving:
         """What is served. Raises Refused while it is being loaded."""

@@ -18,13 +18,13 @@ from uvicorn.server import ServerState
 
 from mtp_mlx import __version__
 from mtp_mlx.server.errors import Refused, error_answer
+from mtp_mlx.server.guard import MALFORMED
 from mtp_mlx.server.limits import Limits
 
 SERVER = f"mtp-mlx/{__version__}"
 PIPELINED_BYTES = 64 << 10  # of requests that wait behind the one at work
 LINGER_S = 2.0  # a client that still sends what was refused has so long to read the reply
 
-MALFORMED = "this is no valid HTTP/1.1 request"
 CROWDED = "too many connections are open; try again"
 SLOW = "the headers of the request were not complete after {:g} s"
 LARGE = "the headers of the request are larger than {:,} bytes"

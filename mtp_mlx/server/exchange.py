@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from mtp_mlx.api import LLM
-from mtp_mlx.errors import MtpError
+from mtp_mlx.errors import DoesNotFit, MtpError
 from mtp_mlx.job import Job
 from mtp_mlx.reply import Chunk
 from mtp_mlx.server.errors import TRANSIENT_S, Refused
 from mtp_mlx.server.limits import Limits
 from mtp_mlx.streams import AsyncStream
 
-TICKS = 4  # looks at the progress within the time that counts as a stall
+TICKS = 8  # at most so many looks within the time that counts as a stall
+SHORTEST_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class Exchange:
             asyncio.create_task(self._pump(index, stream))
             for index, stream in enumerate(self._streams)
         ]
-        self._began = self._moved = self._said = time.monotonic()
-        self._marks = self._progress()
+        self._began = self._said = time.monotonic()
 
     @property
     def has_started(self) -> bool:
@@ -58,13 +58,12 @@ class Exchange:
                     self._said = time.monotonic()
                     yield None
                 continue
-            self._moved = time.monotonic()
             if isinstance(item, Exception):
                 raise item
             if isinstance(item, int):
                 left -= 1
                 continue
-            self._said = self._moved
+            self._said = time.monotonic()
             yield item
 
     def end(self, error: Exception) -> None:
@@ -87,21 +86,29 @@ class Exchange:
             async for chunk in stream:
                 if chunk.finish_reason not in ("error", "cancelled"):
                     self._mailbox.put_nowait(Piece(index, chunk))
+        except DoesNotFit as error:  # not even alone: it would never be begun
+            self._mailbox.put_nowait(Refused(400, error.code, str(error)))
         except MtpError as error:
             self._mailbox.put_nowait(error)
         else:
             self._mailbox.put_nowait(index)
 
-    def _progress(self) -> list[object]:
-        return [(job.progress, job.usage) for job in self.jobs]
+    def _silent_s(self) -> float:
+        """Seconds since the engine last said anything of a choice that runs."""
+        running = [job for job in self.jobs if job.progress is not None and not job.is_done]
+        return min((job.silent_s for job in running), default=0.0)
 
     def _patience(self, now: float) -> float:
         """Seconds until something may be due."""
         limits = self._limits
-        due = [self._said + limits.ping_s, self._began + limits.request_s]
+        due = [
+            self._said + limits.ping_s,
+            self._began + limits.request_s,
+            now + max(limits.stall_s - self._silent_s(), limits.stall_s / TICKS),
+        ]
         if not self.has_started:
             due.append(self._began + limits.queue_s)
-        return max(min(*due, now + limits.stall_s / TICKS) - now, 0.001)
+        return max(min(due) - now, SHORTEST_S)
 
     def _check(self, now: float) -> None:
         """Raises Refused where a deadline has passed."""
@@ -119,10 +126,5 @@ class Exchange:
                 "timeout",
                 f"the reply was not complete after {limits.request_s:g} s; ask for fewer tokens",
             )
-        marks = self._progress()
-        if marks != self._marks or not self.has_started:
-            self._marks, self._moved = marks, now
-        if now - self._moved >= limits.stall_s:
-            raise Refused(
-                503, "timeout", f"the reply made no progress for {limits.stall_s:g} s"
-            )
+        if self._silent_s() >= limits.stall_s:
+            raise Refused(503, "timeout", f"the reply made no progress for {limits.stall_s:g} s")

@@ -19,7 +19,8 @@ from mtp_mlx.server.errors import Refused
 from mtp_mlx.server.exchange import Exchange
 from mtp_mlx.server.frames import DONE, EVENT_STREAM, comment, frame
 from mtp_mlx.server.serving import Serving
-from mtp_mlx.server.standin import Ask, ChatAnswer, Served
+from mtp_mlx.server.served import Served
+from mtp_mlx.server.standin import Ask, ChatAnswer
 
 Reader = Callable[[dict[str, Any], Served], Ask]
 
@@ -38,9 +39,12 @@ class Generation:
         ticket = serving.desk.enter(len(ask.choices))
         client = Client(receive)
         try:
-            jobs = await prepared(serving, client, ask)
+            llm = serving.served.llm
+            jobs = await serving.beside(
+                client, lambda: [llm.prepare(prompt, **options) for prompt, options in ask.choices]
+            )
             serving.desk.check(0)
-            exchange = Exchange(serving.served.llm, jobs, serving.limits)
+            exchange = Exchange(llm, jobs, serving.limits)
             ticket.exchange = exchange
             client.when_gone(lambda: exchange.end(ClientGone()))
             answer = ChatAnswer(ask, f"chatcmpl-{scope['state']['request_id']}", int(time.time()))
@@ -49,21 +53,6 @@ class Generation:
         finally:
             client.stop()
             serving.desk.leave(ticket)
-
-
-async def prepared(serving: Serving, client: Client, ask: Ask) -> Sequence[Job]:
-    """The jobs of a request, made beside the event loop."""
-    loop = asyncio.get_running_loop()
-
-    def prepare() -> list[Job]:
-        return [serving.served.llm.prepare(prompt, **options) for prompt, options in ask.choices]
-
-    try:
-        return await client.wait(loop.run_in_executor(serving.threads, prepare), serving.limits.stall_s)
-    except TimeoutError:
-        raise Refused(
-            503, "timeout", f"the prompt was not read after {serving.limits.stall_s:g} s"
-        ) from None
 
 
 async def write_whole(serving, ask, answer, exchange, send) -> None:

@@ -21,6 +21,7 @@ HEADER_NAMES = re.compile(rb"[A-Za-z0-9, _-]{1,1024}")
 PUBLIC = frozenset({"/", "/health"})
 PAGE = "/page/"
 METHODS = b"GET, HEAD, POST, OPTIONS"
+MALFORMED = "this is no valid HTTP/1.1 request"
 PREFLIGHT_S = b"600"
 
 Headers = list[tuple[bytes, bytes]]
@@ -39,7 +40,7 @@ class Guard:
         """Raises Refused for a request that goes no further."""
         headers: Headers = scope["headers"]
         check_sizes(headers, self._limits)
-        check_framing(headers)
+        check_framing(scope)
         self._check_host(headers)
         self._check_origin(scope)
         if not is_public(scope["path"]) and scope["method"] != "OPTIONS":
@@ -145,9 +146,12 @@ def check_sizes(headers: Headers, limits: Limits) -> None:
         )
 
 
-def check_framing(headers: Headers) -> None:
-    """Two statements of a body's length may be read differently by a proxy; h11 refuses two
-    lengths that differ, and takes a chunked body that has a length."""
+def check_framing(scope: Scope) -> None:
+    """HTTP/1, with one statement of the body's length: two may be read differently by a proxy. h11
+    refuses two lengths that differ; it takes a chunked body that has a length, and any version."""
+    if scope["http_version"] not in ("1.0", "1.1"):
+        raise Refused(400, "invalid_value", MALFORMED, headers={"connection": "close"})
+    headers: Headers = scope["headers"]
     if values(headers, b"transfer-encoding") and values(headers, b"content-length"):
         raise Refused(
             400,

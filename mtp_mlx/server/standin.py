@@ -4,14 +4,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from mtp_mlx.api import LLM
-
-
-@dataclass(frozen=True)
-class Served:
-    llm: LLM
-    names: tuple[str, ...] = ("tiny",)
-    created: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import mtp_mlx
 from mtp_mlx.api import LLM
 from mtp_mlx.server.app import App, make_app
 from mtp_mlx.server.run import Server
+from mtp_mlx.server.served import Served
 from mtp_mlx.server.settings import ServerSettings
-from mtp_mlx.server.standin import Served
 
 PATIENCE_S = 20.0
 HEAD = "Host: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -93,7 +93,8 @@ class Here:
 @contextlib.contextmanager
 def serving(settings: ServerSettings | None = None, llm: LLM | None = None) -> Iterator[Here]:
     settings = settings or ServerSettings()
-    app = make_app(llm or tiny(), Served(llm or tiny()), settings)
+    llm = llm or tiny()
+    app = make_app(llm, Served.of(llm, limits=settings.limits), settings)
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     server, log = Server(app, settings), Log()

@@ -3,7 +3,7 @@
 import pytest
 
 from mtp_mlx.server.settings import ServerSettings, digest
-from tests.server.served import HEAD, SKY, chat, read, request, send, serving
+from tests.server.served import HEAD, SKY, chat, read, request, send, serving, until
 
 KEY = "s3cret-key"
 LOCKED = ServerSettings(
@@ -158,7 +158,7 @@ def test_all_but_health_and_the_page_needs_the_key(locked):
 
 def test_no_key_is_in_the_log(locked):
     locked.ask("GET", "/v1/models", head(Authorization=f"Bearer {KEY}"))
-    assert locked.log.lines
+    until(lambda: any(" 200 " in line for line in locked.log.lines))
     assert not [line for line in locked.log.lines if KEY in line]
 
 
@@ -314,6 +314,7 @@ def test_any_other_is_replaced(here, given):
 
 def test_control_characters_are_spelled_out_in_the_log(here):
     here.ask("GET", "/%0d%0a%1b%5b31mforged%20200%20line%e2%80%ae")
+    until(lambda: any("forged" in line for line in here.log.lines))
     (line,) = [line for line in here.log.lines if "forged" in line]
     assert line.isprintable()
 
