@@ -20,7 +20,7 @@ from mtp_mlx.server.app import make_app
 from mtp_mlx.server.launch import Failed, Launch, Order, Ready, read_order
 from mtp_mlx.server.log import ToLines, configure
 from mtp_mlx.server.run import Server
-from mtp_mlx.server.standin import Served
+from mtp_mlx.server.served import Served
 from mtp_mlx.server.settings import ServerSettings
 
 WATCH_S = 0.5
@@ -75,14 +75,20 @@ class Child:
             self._server = Server(make_app(llm, served, settings), settings)
             threading.Thread(target=self._watch, args=(llm,), daemon=True).start()
             # Who connects from now on waits for the few moments that uvicorn needs.
-            self._control.sendall(Ready(served.names[0], None).line())
+            self._control.sendall(Ready(served.id, served.draft_model).line())
             self._server.run(self._listener)
             stopped = llm.snapshot().stopped
         if stopped is not None:
             raise EngineStopped(stopped)
 
     def _served(self, llm: LLM) -> Served:
-        return Served(llm)
+        return Served.of(
+            llm,
+            names=self._launch.names,
+            dtype=self._launch.loading.get("dtype"),
+            limits=self._launch.limits,
+            accept_any_model=self._launch.accepts_any_model,
+        )
 
     def _obey(self) -> None:
         """The thread that reads orders, from the first to the end of the pipe."""

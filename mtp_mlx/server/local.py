@@ -12,7 +12,7 @@ from mtp_mlx.server.limits import Limits
 from mtp_mlx.server.listen import is_loopback, listen, url_of
 from mtp_mlx.server.run import Server as Http
 from mtp_mlx.server.settings import ServerSettings, digest
-from mtp_mlx.server.standin import Served
+from mtp_mlx.server.served import Served
 
 UNPROTECTED = (
     "serving in this process: an abort of the device, such as a GPU out of memory, ends it; "
@@ -61,7 +61,8 @@ def serve(  # noqa: PLR0913 - keywords, which a user names
         ui=ui,
     )
     url = url_of(listener)
-    http = Http(make_app(llm, Served(llm), settings), settings)
+    served = Served.of(llm, names=served_model_names, limits=settings.limits)
+    http = Http(make_app(llm, served, settings), settings)
     thread = threading.Thread(target=http.run, args=(listener,), name="mtp-mlx-http", daemon=True)
     thread.start()
     logger.warning("%s", UNPROTECTED)

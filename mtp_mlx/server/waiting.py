@@ -19,7 +19,7 @@ from mtp_mlx.server.limits import Limits
 END_OF_HEAD = b"\r\n\r\n"
 LINGER_S = 2.0  # for a client that still sends its body
 VERSIONS = (b"HTTP/1.0", b"HTTP/1.1")
-HEALTH = (b"/health", b"/ready")
+HEALTH = b"/health"
 REASONS = {400: "Bad Request", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
 
@@ -68,7 +68,7 @@ class Waiting:
 
     def _answer(self, path: bytes) -> Answer:
         status, code, message, again_s = self.state.value
-        if path in HEALTH:
+        if path == HEALTH:
             return Answer(503, {"status": status}, {"retry-after": str(again_s)})
         return error_answer(Refused(503, code, message, retry_after_s=again_s))
 

@@ -45,9 +45,9 @@ def test_while_the_model_loads_requests_are_told_so(loading):
     assert 1 <= int(answer.headers["retry-after"]) <= 5
     assert answer.body["error"]["type"] == "server_error"
     assert answer.headers["content-type"] == "application/json"
-    for path in ("/health", "/ready"):
-        answer = loading.ask(get(path))
-        assert (answer.status, answer.body) == (503, {"status": "loading"})
+    assert loading.ask(get("/ready")).code == "model_loading"
+    answer = loading.ask(get("/health"))
+    assert (answer.status, answer.body) == (503, {"status": "loading"})
     assert not loading.ready_file.exists()
 
 
