@@ -8,7 +8,7 @@ from mtp_mlx.api import LLM
 from tests.load.client import CHAT
 
 COMPLETIONS = "/v1/completions"
-TEXTS = (
+CHATS = (
     "Tell me a story about a fox and a hen.",
     "What is the capital of France?",
     "What is twelve plus thirty?",
@@ -16,6 +16,7 @@ TEXTS = (
     "Is a fox bigger than a hen?",
     "Tell me a long story about a dog, a cat and a mouse in the forest.",
 )
+BEGINNINGS = ("Once upon a time, on a sunny day, the fox", "The night is black. A sheep is")
 PADS = (0, 1, 4, 12)  # how often a sentence stands before the question
 PAD = "It was a sunny day in the forest, and the birds were singing. "
 LENGTHS = (4, 16, 40, 96)
@@ -34,21 +35,22 @@ class Asked:
         return {**dict(self.body), "stream": self.is_stream, "model": "tiny"}
 
 
-def drawn(seed: int, count: int) -> list[Asked]:
-    """So many requests: chats and raw prompts, streamed and whole, of four lengths and as many
-    prompt lengths, greedy and sampled."""
+def drawn(seed: int, count: int, distinct: int) -> list[Asked]:
+    """So many requests, so many of them different: chats and raw prompts, streamed and whole, of
+    four lengths and as many prompt lengths, greedy and sampled."""
     draw = random.Random(seed)
     found = []
-    for index in range(count):
-        text = PAD * PADS[index % len(PADS)] + draw.choice(TEXTS)
+    for index in range(distinct):
+        pad = PAD * PADS[index % len(PADS)]
         options: dict[str, object] = {"max_tokens": LENGTHS[draw.randrange(len(LENGTHS))]}
         options |= draw.choice([{"temperature": 0}, {"temperature": 0.8, "seed": draw.randrange(99)}])
-        path = CHAT if draw.random() < 0.8 else COMPLETIONS
-        prompt = {"prompt": text}
-        if path == CHAT:
-            prompt = {"messages": ({"role": "user", "content": text},)}
+        if draw.random() < 0.8:
+            message = {"role": "user", "content": pad + draw.choice(CHATS)}
+            path, prompt = CHAT, {"messages": (message,)}
+        else:
+            path, prompt = COMPLETIONS, {"prompt": pad + draw.choice(BEGINNINGS)}
         found.append(Asked(path, tuple({**prompt, **options}.items()), draw.random() < 0.6))
-    return found
+    return [*found, *draw.choices(found, k=count - distinct)]
 
 
 def golden(llm: LLM, requests: Sequence[Asked]) -> dict[tuple, tuple[str, str]]:
