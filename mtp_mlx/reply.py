@@ -10,6 +10,15 @@ NOT_READ = CacheUse(0, "the prompt was not read")
 
 
 @dataclass(frozen=True)
+class Logprob:
+    """The log-probability of a token, and the best tokens of its place with theirs, best first.
+    None is below -9999.0."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
 class Token:
     """One emitted token. `text` became showable with it; `position` counts from the prompt's first
     token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens)."""
@@ -18,6 +27,7 @@ class Token:
     text: str
     origin: Origin
     position: int
+    logprob: Logprob | None = None
 
     @property
     def from_draft(self) -> bool:
@@ -31,6 +41,7 @@ class Chunk:
     `kind`: "content", what the reply says; "reasoning", its thought; "tool", a call as the model
     writes it. A round with several kinds is several chunks. `drafts`: the ids that the drafter
     proposed in this round, with its first chunk; `accepted` of this chunk's tokens are among them.
+    `round`: 0 the prefill's, then counting. `calls`: the tool calls that are complete with it.
     """
 
     text: str
@@ -38,6 +49,8 @@ class Chunk:
     finish_reason: FinishReason | None = None
     drafts: tuple[int, ...] = ()
     kind: Kind = "content"
+    round: int = 0
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def accepted(self) -> int:
@@ -85,6 +98,8 @@ class Timings:
     first_token_s: float
     generation_s: float
     tokens_per_s: float
+    queue_s: float = 0.0
+    prompt_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,9 @@ class Reply:
     tool_text: str = ""
     warning: str | None = None
     cache: CacheUse = NOT_READ
+    logprobs: tuple[Logprob, ...] = ()
+    prompt_logprobs: tuple[Logprob | None, ...] = ()
+    plain_tokens_per_s: float | None = None
 
     def to_message(self) -> dict[str, Any]:
         """The reply as a message, to go on with the chat."""

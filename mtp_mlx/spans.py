@@ -1,7 +1,9 @@
 """The chunks of one round: neighbouring tokens of the same part of a reply together."""
 
+from dataclasses import replace
+
 from mtp_mlx.reply import Chunk, Token
-from mtp_mlx.text.calls import Kind
+from mtp_mlx.text.calls import Kind, ToolCall
 from mtp_mlx.text.parts import Piece
 
 
@@ -25,11 +27,16 @@ class Spans:
         self._close()
         self._chunks.append(Chunk(piece.text, (), kind=piece.kind))
 
-    def chunks(self, drafts: tuple[int, ...]) -> list[Chunk]:
-        """At least one chunk; the first has the round's drafts."""
+    def chunks(self, drafts: tuple[int, ...], calls: tuple[ToolCall, ...] = ()) -> list[Chunk]:
+        """At least one chunk; the first has the round's drafts, the last of a call those that are
+        complete."""
         self._close()
-        first, *others = self._chunks or [Chunk("", ())]
-        return [Chunk(first.text, first.tokens, None, drafts, first.kind), *others]
+        chunks = self._chunks or [Chunk("", ())]
+        chunks[0] = replace(chunks[0], drafts=drafts)
+        if calls:
+            last = max(at for at, chunk in enumerate(chunks) if chunk.kind == "tool")
+            chunks[last] = replace(chunks[last], calls=calls)
+        return chunks
 
     def _close(self) -> None:
         if self._tokens:
