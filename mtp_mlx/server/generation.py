@@ -8,6 +8,9 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from mtp_mlx.server.answer import Answer
+from mtp_mlx.server.answers import make_answer
+from mtp_mlx.server.asks import Ask
 from mtp_mlx.server.body import read_object
 from mtp_mlx.server.client import Client, ClientGone
 from mtp_mlx.server.connection import SLOW_READER
@@ -18,7 +21,6 @@ from mtp_mlx.server.metrics import Why
 from mtp_mlx.server.served import Served
 from mtp_mlx.server.serving import Serving
 from mtp_mlx.server.shell import BEGUN
-from mtp_mlx.server.standin import Answer, Ask, make_answer
 
 Reader = Callable[[dict[str, Any], Served], Ask]
 Headers = list[tuple[bytes, bytes]]

@@ -9,11 +9,11 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from mtp_mlx.fields import shown_name
+from mtp_mlx.server.asks import read_chat, read_completion
 from mtp_mlx.server.errors import Refused
 from mtp_mlx.server.generation import Generation
 from mtp_mlx.server.health import Health
 from mtp_mlx.server.metrics import CONTENT_TYPE
-from mtp_mlx.server.standin import read_chat, read_completion
 from mtp_mlx.server.static import Page
 from mtp_mlx.server.status import status
 from mtp_mlx.server.tokens import Tokens, detokenize, tokenize
