@@ -168,15 +168,20 @@ class Job:
             self._num_reasoning += first.kind == "reasoning"
             for piece in others:
                 spans.add_text(piece)
-        for chunk in spans.chunks(event.drafts):
+        for chunk in spans.chunks(event.drafts, self._new_calls()):
             self._emit(chunk)
+
+    def _new_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls that are complete since the last time."""
+        fresh = tuple(
+            ToolCall(f"call_{secrets.token_hex(ID_BYTES)}", name, arguments)
+            for name, arguments in self._parts.calls[len(self._calls) :]
+        )
+        self._calls += fresh
+        return fresh
 
     def _end(self, reason: FinishReason) -> None:
         rest = self._parts.finish(is_cut=reason != "stop")
-        self._calls = tuple(
-            ToolCall(f"call_{secrets.token_hex(ID_BYTES)}", name, arguments)
-            for name, arguments in self._parts.calls
-        )
         reason = "tool_calls" if reason == "stop" and self._calls else reason
         last = rest.pop() if rest else Piece("content", "")
         for piece in rest:

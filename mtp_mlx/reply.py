@@ -10,6 +10,15 @@ NOT_READ = CacheUse(0, "the prompt was not read")
 
 
 @dataclass(frozen=True)
+class Logprob:
+    """The log-probability of a token, and the best tokens of its place with theirs, best first.
+    None is below -9999.0."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
 class Token:
     """One emitted token. `text` became showable with it; `position` counts from the prompt's first
     token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens)."""
@@ -18,6 +27,7 @@ class Token:
     text: str
     origin: Origin
     position: int
+    logprob: Logprob | None = None
 
     @property
     def from_draft(self) -> bool:
@@ -32,6 +42,7 @@ class Chunk:
     writes it. A round with several kinds is several chunks. `drafts`: the ids that the drafter
     proposed in this round, with its first chunk; `accepted` of this chunk's tokens are among them.
     `round`: 0 for the prefill's token, then the reply's rounds from 1 on.
+    `calls`: the tool calls that are complete with it.
     """
 
     text: str
@@ -40,6 +51,7 @@ class Chunk:
     drafts: tuple[int, ...] = ()
     kind: Kind = "content"
     round: int = 0
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def accepted(self) -> int:
@@ -118,6 +130,8 @@ class Reply:
     tool_text: str = ""
     warning: str | None = None
     cache: CacheUse = NOT_READ
+    logprobs: tuple[Logprob, ...] = ()
+    prompt_logprobs: tuple[Logprob | None, ...] = ()
     plain_tokens_per_s: float | None = None
 
     def to_message(self) -> dict[str, Any]:

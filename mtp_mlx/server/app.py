@@ -6,11 +6,13 @@ from mtp_mlx.api import LLM
 from mtp_mlx.server.desk import Desk
 from mtp_mlx.server.errors import Refused
 from mtp_mlx.server.guard import Guard
+from mtp_mlx.server.metrics import Metrics
 from mtp_mlx.server.routes import router
+from mtp_mlx.server.served import Served
 from mtp_mlx.server.serving import Serving
 from mtp_mlx.server.settings import ServerSettings
 from mtp_mlx.server.shell import Shell
-from mtp_mlx.server.served import Served
+from mtp_mlx.server.status import Facts
 
 LOADING_S = 2  # Retry-After
 
@@ -21,12 +23,19 @@ class App:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self._serving: Serving | None = None
-        self._shell = Shell(router(self), Guard(settings))
+        self._shell = Shell(router(self), Guard(settings), self._refused)
 
     def open(self, llm: LLM, served: Served) -> None:
         """Serve this model from now on; any thread may call it."""
-        desk = Desk(llm.stats().slots, self.settings.limits)
-        self._serving = Serving(served, self.settings.limits, desk)
+        limits = self.settings.limits
+        metrics = Metrics(llm, self.settings.metrics_prefix, served.id)
+        facts = Facts(
+            model=served.id,
+            draft_model=served.draft_model,
+            exactness=served.exactness,
+            queue_limit=limits.queue,
+        )
+        self._serving = Serving(served, limits, Desk(served.slots, limits, metrics), facts)
 
     @property
     def current(self) -> Serving | None:
@@ -40,6 +49,10 @@ class App:
                 503, "model_loading", "the model is being loaded", retry_after_s=LOADING_S
             )
         return self._serving
+
+    def _refused(self, code: str) -> None:
+        if self._serving is not None:
+            self._serving.desk.metrics.refused(code)
 
     async def drain(self) -> None:
         """Let nobody in; returns when all have left."""

@@ -23,6 +23,7 @@ from mtp_mlx.server.limits import Limits
 
 SERVER = f"mtp-mlx/{__version__}"
 PIPELINED_BYTES = 64 << 10  # of requests that wait behind the one at work
+SLOW_READER = "slow_reader"  # in the state of a request: its client did not read
 LINGER_S = 2.0  # a client that still sends what was refused has so long to read the reply
 
 CROWDED = "too many connections are open; try again"
@@ -80,10 +81,10 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        if self.conn.their_state is h11.DONE:
-            if len(self.conn.trailing_data[0]) + len(data) > PIPELINED_BYTES:
-                self.cycle.keep_alive, self._is_deaf = False, True
-                return
+        waiting = len(self.conn.trailing_data[0])
+        if self.conn.their_state is h11.DONE and waiting + len(data) > PIPELINED_BYTES:
+            self.cycle.keep_alive, self._is_deaf = False, True
+            return
         super().data_received(data)
         self._after_reading()
 
@@ -162,7 +163,12 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.limits.write_s, self.transport.abort)
+            self._write_timer = self.loop.call_later(self.limits.write_s, self._write_late)
+
+    def _write_late(self) -> None:
+        if self.scope is not None:
+            self.scope["state"][SLOW_READER] = True
+        self.transport.abort()
 
     def resume_writing(self) -> None:
         super().resume_writing()

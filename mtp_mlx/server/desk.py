@@ -3,29 +3,19 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from mtp_mlx.server.errors import TRANSIENT_S, Refused
+from mtp_mlx.server.errors import RESTART_S, TRANSIENT_S, Refused
 from mtp_mlx.server.exchange import Exchange
 from mtp_mlx.server.limits import Limits
-
-RESTART_S = 5  # Retry-After of a server that stops: another may come up
+from mtp_mlx.server.metrics import Metrics
 
 
 @dataclass(eq=False)
 class Ticket:
-    """One request that was let in, with as many replies to write."""
+    """One request that was let in, with as many replies to write; `id` is its name."""
 
+    id: str
     count: int
     exchange: Exchange | None = None
-
-
-@dataclass
-class Counts:
-    """Requests since the server began: all that were let in, those whose client left or whose time
-    was over, and those that were not let in."""
-
-    total: int = 0
-    cancelled: int = 0
-    refused: int = 0
 
 
 @dataclass
@@ -34,7 +24,7 @@ class Desk:
 
     slots: int
     limits: Limits
-    counts: Counts = field(default_factory=Counts)
+    metrics: Metrics
     is_draining: bool = False
     _open: dict[Ticket, None] = field(default_factory=dict)
     _settling: set[asyncio.Task[None]] = field(default_factory=set)
@@ -65,16 +55,14 @@ class Desk:
             )
 
     def _refused(self, code: str, message: str, retry_s: int) -> Refused:
-        self.counts.refused += 1
         depth = {"x-queue-depth": str(self.waiting)}
         return Refused(503, code, message, retry_after_s=retry_s, headers=depth)
 
-    def enter(self, count: int) -> Ticket:
+    def enter(self, request_id: str, count: int) -> Ticket:
         """Let a request in, or raise Refused at once."""
         self.check(count)
-        ticket = Ticket(count)
+        ticket = Ticket(request_id, count)
         self._open[ticket] = None
-        self.counts.total += 1
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
@@ -89,6 +77,7 @@ class Desk:
     async def _settle(self, ticket: Ticket, exchange: Exchange) -> None:
         try:
             await exchange.settle()
+            exchange.report(self.metrics)
         finally:
             self._close(ticket)
 
@@ -96,6 +85,16 @@ class Desk:
         del self._open[ticket]
         if not self._open:
             self._idle.set()
+
+    def names(self) -> dict[int, str]:
+        """What requests of the engine are called here: the request's id, numbered where it has
+        several replies."""
+        found = {}
+        for ticket in self._open:
+            jobs = ticket.exchange.jobs if ticket.exchange is not None else ()
+            for index, job in enumerate(jobs):
+                found[job.request_id] = ticket.id if ticket.count == 1 else f"{ticket.id}/{index}"
+        return found
 
     def place(self, exchange: Exchange) -> int:
         """Where a request waits, 1 for the next; 0 where it runs."""
@@ -106,7 +105,7 @@ class Desk:
         return 1 + sum(other is not None and not other.has_started for other in before)
 
     async def drain(self) -> None:
-        """Let nobody in; returns when all have left, or after `drain_s`, those told that are left."""
+        """Let nobody in; returns when all have left, or were told to, after `drain_s`."""
         self.is_draining = True
         if not await self._is_idle(self.limits.drain_s):
             self.cut_off()
@@ -123,7 +122,8 @@ class Desk:
                         "shutting_down",
                         "the server is stopping; the reply is cut off here",
                         retry_after_s=RESTART_S,
-                    )
+                    ),
+                    "shutdown",
                 )
 
     async def _is_idle(self, seconds: float) -> bool:

@@ -6,23 +6,34 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from mtp_mlx.api import LLM
-from mtp_mlx.errors import DoesNotFit, MtpError
+from mtp_mlx.errors import DoesNotFit, EngineStopped, MtpError
 from mtp_mlx.job import Job
 from mtp_mlx.reply import Chunk
-from mtp_mlx.server.errors import TRANSIENT_S, Refused
+from mtp_mlx.server.errors import RESTART_S, TRANSIENT_S, Refused
 from mtp_mlx.server.limits import Limits
+from mtp_mlx.server.metrics import Metrics, Why
 from mtp_mlx.streams import AsyncStream
 
 TICKS = 8  # at most so many looks within the time that counts as a stall
 SHORTEST_S = 0.001
 
 
+def follow(llm: LLM, jobs: Sequence[Job]) -> list[AsyncStream]:
+    """Submit the jobs. Raises Refused where no engine is there to take them."""
+    try:
+        return llm.follow(*jobs)
+    except EngineStopped:
+        raise Refused(
+            503, "engine_stopped", "the engine has stopped; try again", retry_after_s=RESTART_S
+        ) from None
+
+
 @dataclass(frozen=True)
 class Piece:
-    """A chunk of choice `index`."""
+    """A chunk of choice `index`; None: this choice has ended."""
 
     index: int
-    chunk: Chunk
+    chunk: Chunk | None
 
 
 class Exchange:
@@ -30,9 +41,10 @@ class Exchange:
 
     def __init__(self, llm: LLM, jobs: Sequence[Job], limits: Limits) -> None:
         self.jobs = jobs
+        self.why: Why | None = None  # it was ended early, by whom
         self._limits = limits
-        self._mailbox: asyncio.Queue[Piece | int | Exception] = asyncio.Queue()
-        self._streams = llm.follow(*jobs)
+        self._mailbox: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        self._streams = follow(llm, jobs)
         self._pumps = [
             asyncio.create_task(self._pump(index, stream))
             for index, stream in enumerate(self._streams)
@@ -60,14 +72,13 @@ class Exchange:
                 continue
             if isinstance(item, Exception):
                 raise item
-            if isinstance(item, int):
-                left -= 1
-                continue
+            left -= item.chunk is None
             self._said = time.monotonic()
             yield item
 
-    def end(self, error: Exception) -> None:
+    def end(self, error: Exception, why: Why) -> None:
         """End all choices; who reads the pieces gets the error."""
+        self.why = self.why or why
         self._mailbox.put_nowait(error)
         for stream in self._streams:
             stream.abandon()
@@ -81,6 +92,11 @@ class Exchange:
         for stream in self._streams:
             await stream.aclose()
 
+    def report(self, metrics: Metrics) -> None:
+        """Count the choices, once they have settled."""
+        for job, stream in zip(self.jobs, self._streams, strict=True):
+            metrics.finished(job.reply(), gaps=stream.gaps, why=self.why)
+
     async def _pump(self, index: int, stream: AsyncStream) -> None:
         try:
             async for chunk in stream:
@@ -91,7 +107,7 @@ class Exchange:
         except MtpError as error:
             self._mailbox.put_nowait(error)
         else:
-            self._mailbox.put_nowait(index)
+            self._mailbox.put_nowait(Piece(index, None))
 
     def _silent_s(self) -> float:
         """Seconds since the engine last said anything of a choice that runs."""
@@ -114,6 +130,7 @@ class Exchange:
         """Raises Refused where a deadline has passed."""
         limits = self._limits
         if not self.has_started and now - self._began >= limits.queue_s:
+            self.why = "queue_time"
             raise Refused(
                 503,
                 "queue_timeout",
@@ -121,10 +138,12 @@ class Exchange:
                 retry_after_s=TRANSIENT_S,
             )
         if now - self._began >= limits.request_s:
+            self.why = "request_time"
             raise Refused(
                 503,
                 "timeout",
                 f"the reply was not complete after {limits.request_s:g} s; ask for fewer tokens",
             )
         if self._silent_s() >= limits.stall_s:
+            self.why = "stall"
             raise Refused(503, "timeout", f"the reply made no progress for {limits.stall_s:g} s")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mtp_mlx.server.errors import Refused
+from mtp_mlx.server.errors import RESTART_S, Refused
 from mtp_mlx.server.serving import Serving
 
 if TYPE_CHECKING:
@@ -41,5 +41,5 @@ class Health:
         serving.desk.check()
         found = state(serving)
         if found != "ok":
-            raise Refused(503, "engine_stopped", f"the engine is {found}", retry_after_s=1)
+            raise Refused(503, "engine_stopped", f"the engine is {found}", retry_after_s=RESTART_S)
         return JSONResponse({"status": "ready"})

@@ -1,5 +1,6 @@
 """Which path does what. What is not here does not exist: nothing loads, pulls, removes, stops."""
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -8,11 +9,13 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from mtp_mlx.fields import shown_name
+from mtp_mlx.server.asks import read_chat, read_completion
 from mtp_mlx.server.errors import Refused
 from mtp_mlx.server.generation import Generation
 from mtp_mlx.server.health import Health
-from mtp_mlx.server.standin import read_chat, read_completion
+from mtp_mlx.server.metrics import CONTENT_TYPE
 from mtp_mlx.server.static import Page
+from mtp_mlx.server.status import status
 from mtp_mlx.server.tokens import Tokens, detokenize, tokenize
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ class Exact(Route):
 def router(app: "App") -> Router:
     """All routes; the same under the names that mlx-lm gives them."""
     chat, completion = Generation(app.serving, read_chat), Generation(app.serving, read_completion)
-    health, models = Health(app), Models(app)
+    health, models, figures = Health(app), Models(app), Figures(app)
     posts = {
         "/v1/chat/completions": chat,
         "/chat/completions": chat,
@@ -70,9 +73,11 @@ def router(app: "App") -> Router:
         "/v1/tokenize": Tokens(app.serving, tokenize),
         "/v1/detokenize": Tokens(app.serving, detokenize),
     }
-    gets = {
+    gets: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/health": health.health,
         "/ready": health.ready,
+        "/metrics": figures.metrics,
+        "/v1/status": figures.status,
         "/v1/models": models.all,
         "/models": models.all,
         "/v1/models/{name:path}": models.one,
@@ -80,7 +85,7 @@ def router(app: "App") -> Router:
     }
     if app.settings.ui:
         page = Page.read()
-        gets |= {"/": page.first, "/page/{name:path}": page.file}
+        gets["/"], gets["/page/{name:path}"] = page.first, page.file
     routes = [Exact(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
     routes += [Exact(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
     return Router(routes, redirect_slashes=False, default=unknown)
@@ -99,6 +104,22 @@ class Models:
         served = self._app.serving().served
         served.check_name(request.path_params["name"])
         return JSONResponse(served.model())
+
+
+class Figures:
+    """GET /metrics and /v1/status."""
+
+    def __init__(self, app: "App") -> None:
+        self._app = app
+
+    async def metrics(self, request: Request) -> Response:
+        metrics = self._app.serving().desk.metrics
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+
+    async def status(self, request: Request) -> Response:
+        serving = self._app.serving()
+        desk, snapshot = serving.desk, serving.served.llm.snapshot()
+        return JSONResponse(status(snapshot, serving.facts, desk.metrics, desk.names()))
 
 
 async def unknown(scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from typing import cast
 
 import uvicorn
 
@@ -12,14 +13,14 @@ from mtp_mlx.server.app import App
 from mtp_mlx.server.connection import Connection
 from mtp_mlx.server.settings import ServerSettings
 
-STOP_S = 2.0  # for replies that are cut off to be sent
+STOP_S = 2  # for replies that are cut off to be sent
 
 
 class _Quiet(uvicorn.Server):
     """uvicorn's server without signal handlers of its own."""
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         yield
 
 
@@ -40,8 +41,8 @@ class Server:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]
-                timeout_graceful_shutdown=STOP_S,  # type: ignore[arg-type]
+                timeout_keep_alive=cast(int, limits.keep_alive_s),  # a timer's seconds
+                timeout_graceful_shutdown=STOP_S,
                 h11_max_incomplete_event_size=limits.header_bytes,
                 backlog=limits.connections,
             )
@@ -75,7 +76,7 @@ class Server:
         """Wait until it has stopped; False if it has not."""
         return self._ended.wait(seconds)
 
-    def _soon(self, action) -> None:
+    def _soon(self, action: Callable[[], None]) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(action)

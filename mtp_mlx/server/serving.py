@@ -11,6 +11,7 @@ from mtp_mlx.server.desk import Desk
 from mtp_mlx.server.errors import Refused
 from mtp_mlx.server.limits import Limits
 from mtp_mlx.server.served import Served
+from mtp_mlx.server.status import Facts
 
 Result = TypeVar("Result")
 PREPARING = 4  # prompts that are rendered and tokenised at once
@@ -18,11 +19,13 @@ PREPARING = 4  # prompts that are rendered and tokenised at once
 
 @dataclass(frozen=True)
 class Serving:
-    """The model, who is let in, and threads for what takes long beside the event loop."""
+    """The model, who is let in, what stays as it is; and threads, for what takes long beside the
+    event loop."""
 
     served: Served
     limits: Limits
     desk: Desk
+    facts: Facts
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(PREPARING, "mtp-mlx-prompt")
     )

@@ -8,18 +8,21 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mtp_mlx.fields import shown_name
 from mtp_mlx.server.client import ClientGone
 from mtp_mlx.server.connection import SERVER
-from mtp_mlx.server.errors import Refused, error_answer
+from mtp_mlx.server.errors import RESTART_S, Answer, Refused, error_answer
 from mtp_mlx.server.frames import EVENT_STREAM, frame
 from mtp_mlx.server.guard import METHODS, Guard, request_id
 
 LOG = logging.getLogger("mtp_mlx.server")
 STOPPED = "the server is stopping; try again later"
+BEGUN = "begun"  # in the state of a request: the model was asked
+EXPLAINED_IN_LOG = frozenset({"internal", "engine_stopped"})
 GONE = 499  # in the log: the client left before its reply was complete
 LOGGED_PATH = 80  # characters
 ALWAYS = [
@@ -32,9 +35,11 @@ ALWAYS = [
 class Shell:
     """The outermost application."""
 
-    def __init__(self, inner: ASGIApp, guard: Guard) -> None:
+    def __init__(self, inner: ASGIApp, guard: Guard, refused: Callable[[str], None]) -> None:
+        """`refused` hears the code of each request that got an error and was not begun."""
         self._inner = inner
         self._guard = guard
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,11 +54,20 @@ class Shell:
         except ClientGone:
             reply.status = GONE
         except asyncio.CancelledError:
-            await reply.fail(Refused(503, "shutting_down", STOPPED, retry_after_s=5))
+            await self._fail(reply, Refused(503, "shutting_down", STOPPED, retry_after_s=RESTART_S))
         except Exception as error:
-            await reply.fail(error)
+            await self._fail(reply, error)
         finally:
             reply.log()
+
+    async def _fail(self, reply: "Outgoing", error: BaseException) -> None:
+        answer = error_answer(error)
+        code = answer.body["error"]["code"]
+        if not reply.has_begun:
+            self._refused(code)
+        if code in EXPLAINED_IN_LOG:
+            LOG.error("%s failed", reply.id, exc_info=error)
+        await reply.fail(answer)
 
 
 class Outgoing:
@@ -90,11 +104,13 @@ class Outgoing:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
 
-    async def fail(self, error: BaseException) -> None:
+    @property
+    def has_begun(self) -> bool:
+        """Was the model asked?"""
+        return BEGUN in self._scope["state"]
+
+    async def fail(self, answer: Answer) -> None:
         """Answer a fault; in a stream that is open, as its last frame."""
-        answer = error_answer(error)
-        if answer.body["error"]["code"] == "internal":
-            LOG.error("%s failed", self.id, exc_info=error)
         if self._is_complete:
             return
         if not self.status:
