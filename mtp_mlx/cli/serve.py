@@ -27,8 +27,11 @@ from mtp_mlx.cli.options import (
 )
 from mtp_mlx.errors import MtpError, RequestError
 from mtp_mlx.fields import shown
+from mtp_mlx.generation import Defaults
 from mtp_mlx.loading import MAX_NUM_SEQS
 from mtp_mlx.machine import MOST_BYTES
+from mtp_mlx.options import Keywords, Options
+from mtp_mlx.request import MOST_TOKENS, check_integer
 from mtp_mlx.server.key_file import VARIABLE, key_digests
 from mtp_mlx.server.launch import Failed, Launch
 from mtp_mlx.server.limits import Limits
@@ -239,6 +242,7 @@ def _prepared(given: dict[str, Any]) -> tuple[socket.socket, Launch]:
                 "send it, such as https://app.example:8443",
                 param="allowed_origins",
             )
+    sampling = _sampling(given)
     host = given.pop("host")
     listener = listen(host, given.pop("port"))
     if not digests and not is_loopback(listener):
@@ -257,10 +261,9 @@ def _prepared(given: dict[str, Any]) -> tuple[socket.socket, Launch]:
     )
     loading = loading_of(given)
     loading |= {name: given.pop(name) for name in ("max_num_seqs", "prompt_cache_bytes")}
-    sampling = {name: given.pop(name) for name in SAMPLING}
     return listener, Launch(
         loading=loading,
-        sampling={name: value for name, value in sampling.items() if value is not None},
+        sampling=sampling,
         limits=limits,
         names=given.pop("served_model_name"),
         accepts_any_model=given.pop("accept_any_model"),
@@ -272,6 +275,18 @@ def _prepared(given: dict[str, Any]) -> tuple[socket.socket, Launch]:
         log_level=given.pop("log_level"),
         logs_json=given.pop("log_json"),
     )
+
+
+def _sampling(given: dict[str, Any]) -> Keywords:
+    """What holds where a request says nothing. Raises RequestError for a value out of range."""
+    found = {name: given.pop(name) for name in SAMPLING}
+    sampling = Keywords(**{name: value for name, value in found.items() if value is not None})
+    options = Options.of(sampling)
+    options.sampling(Defaults())
+    options.draft_tokens()
+    if options.max_tokens is not None:
+        check_integer("max_tokens", options.max_tokens, 1, MOST_TOKENS)
+    return sampling
 
 
 def _supervise(listener: socket.socket, launch: Launch, wishes: Wishes) -> int:

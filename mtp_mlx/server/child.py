@@ -17,6 +17,7 @@ from typing import BinaryIO
 from mtp_mlx.api import LLM, load
 from mtp_mlx.errors import EngineStopped, MtpError
 from mtp_mlx.server.app import make_app
+from mtp_mlx.server.begin import serve_telling
 from mtp_mlx.server.launch import Failed, Launch, Order, Ready, read_order
 from mtp_mlx.server.log import ToLines, configure
 from mtp_mlx.server.run import Server
@@ -72,11 +73,14 @@ class Child:
             llm.prepare("hello", **self._launch.sampling)  # raises for a default that is none
             served = self._served(llm)
             settings = _settings(self._launch)
-            self._server = Server(make_app(llm, served, settings), settings)
-            threading.Thread(target=self._watch, args=(llm,), daemon=True).start()
-            # Who connects from now on waits for the few moments that uvicorn needs.
-            self._control.sendall(Ready(served.id, served.draft_model).line())
-            self._server.run(self._listener)
+            server = Server(make_app(llm, served, settings), settings)
+
+            def tell() -> None:
+                self._server = server
+                threading.Thread(target=self._watch, args=(llm, server), daemon=True).start()
+                self._control.sendall(Ready(served.id, served.draft_model).line())
+
+            serve_telling(server, self._listener, tell)
             stopped = llm.snapshot().stopped
         if stopped is not None:
             raise EngineStopped(stopped)
@@ -88,13 +92,14 @@ class Child:
             dtype=self._launch.loading.get("dtype"),
             limits=self._launch.limits,
             accept_any_model=self._launch.accepts_any_model,
+            sampling=self._launch.sampling,
         )
 
     def _obey(self) -> None:
         """The thread that reads orders, from the first to the end of the pipe."""
         while True:
             order = read_order(self._lines.readline())
-            if self._server is None:  # it loads: nobody waits for anything
+            if self._server is None:  # it still loads: nobody waits for anything
                 os._exit(0)
             if order is Order.STOP:
                 self._server.stop()
@@ -102,9 +107,8 @@ class Child:
                 os._exit(0)
             self._server.drain()
 
-    def _watch(self, llm: LLM) -> None:
+    def _watch(self, llm: LLM, server: Server) -> None:
         """The thread that sees an engine that has ended, or that makes no step."""
-        assert self._server is not None
         has_told = False
         while (seen := llm.snapshot()).stopped is None:
             stalled_s = seen.stalled_s(time.monotonic())
@@ -114,7 +118,7 @@ class Child:
             has_told = stalled_s > STALL_S
             time.sleep(WATCH_S)
         time.sleep(FLUSH_S)
-        self._server.stop()
+        server.stop()
 
 
 def _settings(launch: Launch) -> ServerSettings:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from mtp_mlx.errors import MtpError, RequestError
+from mtp_mlx.options import Keywords
 from mtp_mlx.server.limits import Limits
 
 MAX_LINE_BYTES = 1 << 20
@@ -28,8 +29,7 @@ class Launch:
     falls back on; keys are known by their SHA-256 alone."""
 
     loading: dict[str, Any]
-    host: str = "127.0.0.1"
-    sampling: dict[str, Any] = field(default_factory=dict)
+    sampling: Keywords = field(default_factory=Keywords)
     limits: Limits = field(default_factory=Limits)
     names: tuple[str, ...] = ()
     accepts_any_model: bool = False

@@ -8,11 +8,12 @@ from types import TracebackType
 from mtp_mlx.api import LLM
 from mtp_mlx.errors import RequestError
 from mtp_mlx.server.app import make_app
+from mtp_mlx.server.begin import serve_telling
 from mtp_mlx.server.limits import Limits
 from mtp_mlx.server.listen import is_loopback, listen, url_of
 from mtp_mlx.server.run import Server as Http
-from mtp_mlx.server.settings import ServerSettings, digest
 from mtp_mlx.server.served import Served
+from mtp_mlx.server.settings import ServerSettings, digest
 
 UNPROTECTED = (
     "serving in this process: an abort of the device, such as a GPU out of memory, ends it; "
@@ -63,8 +64,13 @@ def serve(  # noqa: PLR0913 - keywords, which a user names
     url = url_of(listener)
     served = Served.of(llm, names=served_model_names, limits=settings.limits)
     http = Http(make_app(llm, served, settings), settings)
-    thread = threading.Thread(target=http.run, args=(listener,), name="mtp-mlx-http", daemon=True)
+    has_begun = threading.Event()
+    arguments = (http, listener, has_begun.set)
+    thread = threading.Thread(
+        target=serve_telling, args=arguments, name="mtp-mlx-http", daemon=True
+    )
     thread.start()
+    has_begun.wait()
     logger.warning("%s", UNPROTECTED)
     return Server(url, http, thread)
 

@@ -17,9 +17,8 @@ OFF = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 
 
 def common_options(asked: Generation, served: Served) -> Keywords:
     """Raises RequestError where two fields contradict each other or a value has no place here."""
-    found: dict[str, Any] = {
-        name: value for name in SAME if (value := getattr(asked, name)) is not None
-    }
+    found: dict[str, Any] = dict(served.sampling)
+    found |= {name: value for name in SAME if (value := getattr(asked, name)) is not None}
     found |= {
         name: value
         for name, off in OFF.items()

@@ -43,7 +43,9 @@ def drawn(seed: int, count: int, distinct: int) -> list[Asked]:
     for index in range(distinct):
         pad = PAD * PADS[index % len(PADS)]
         options: dict[str, object] = {"max_tokens": LENGTHS[draw.randrange(len(LENGTHS))]}
-        options |= draw.choice([{"temperature": 0}, {"temperature": 0.8, "seed": draw.randrange(99)}])
+        options |= draw.choice(
+            [{"temperature": 0}, {"temperature": 0.8, "seed": draw.randrange(99)}]
+        )
         if draw.random() < 0.8:
             message = {"role": "user", "content": pad + draw.choice(CHATS)}
             path, prompt = CHAT, {"messages": (message,)}

@@ -16,7 +16,7 @@ IDLE_S = 2.0  # until all is free after the last request
 REFUSED_S = 1.0  # a full queue says so at once
 MALFORMED = (
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
-    b"content-type: application/json\r\ncontent-length: 9\r\n\r\n{\"messag\"",
+    b'content-type: application/json\r\ncontent-length: 9\r\n\r\n{"messag"',
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
     b"content-type: text/plain\r\ncontent-length: 2\r\n\r\n{}",
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n"
@@ -74,8 +74,8 @@ async def burst(port: int, requests: Sequence[Asked], golden: Golden) -> Report:
 async def churn(
     port: int, requests: Sequence[Asked], golden: Golden, *, streams: int = 8, seed: int = 0
 ) -> Report:
-    """Of the requests 40 % hang up at a random moment, half of those with RST, 5 % are malformed and
-    5 % read slowly; the others get their text, and in the end nothing is held."""
+    """Of the clients 40 % hang up at a random moment, half of those with RST, 5 % send something
+    malformed and 5 % read slowly; the others get their text, and in the end nothing is held."""
     report, start = Report("churn"), time.monotonic()
     draw = random.Random(seed)
     share = [draw.random() for _ in requests]
@@ -136,9 +136,7 @@ def _check(each: Asked, outcome: Outcome, golden: Golden, report: Report) -> Non
         report.first_s.append(outcome.first_s)
 
 
-async def _by_workers(
-    count: int, work: Sequence, do: Callable[..., Awaitable[None]]
-) -> None:
+async def _by_workers(count: int, work: Sequence, do: Callable[..., Awaitable[None]]) -> None:
     """Do all the work, so much of it at once."""
     left = iter(work)
 

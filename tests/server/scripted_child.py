@@ -1,8 +1,8 @@
 """A child without a model, for tests of its parent: does what its script, the model's name, says.
 
-`sleep=S` · `say=TEXT` · `fill=N` says N characters · `fail` does not load · `abort` · `once=FILE` goes on in the first child alone, later ones
-abort · `ready` serves · `serve=S` ends S seconds
-after it was told to drain, at once when told to stop · `stuck` does not end.
+Its words: `sleep=SECONDS` · `say=TEXT` · `fill=N` says N characters · `fail` does not load ·
+`abort` · `once=FILE` goes on in the first child alone, and aborts in later ones · `ready` serves ·
+`serve=SECONDS` waits for an order, and ends as long after one to drain · `stuck` does not end.
 """
 
 import contextlib
@@ -12,7 +12,9 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mtp_mlx.errors import DoesNotFit
 from mtp_mlx.server.launch import Failed, Launch, Order, Ready, read_order
@@ -22,41 +24,54 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     listener = socket.socket(fileno=int(sys.argv[2]))
     lines = control.makefile("rb")
-    launch = Launch.of(lines.readline())
-    for word in launch.loading["model"].split():
-        _do(word, control, listener, lines)
+    acting = Acting(control, listener, lines)
+    for word in Launch.of(lines.readline()).loading["model"].split():
+        name, _, value = word.partition("=")
+        vars(Acting)[name](acting, value)
 
 
-def _do(word: str, control: socket.socket, listener: socket.socket, lines) -> None:
-    match word.partition("="):
-        case ["sleep", _, seconds]:
-            time.sleep(float(seconds))
-        case ["say", _, text]:
-            print(text, flush=True)
-        case ["fill", _, count]:
-            print("x" * int(count), flush=True)
-        case ["fail", _, _]:
-            error = DoesNotFit("it takes 9 GB, and 1 GB is free")
-            control.sendall(Failed.of(error).line())
-            os._exit(error.exit_code)
-        case ["abort", _, _]:
+@dataclass(frozen=True)
+class Acting:
+    """A method a word."""
+
+    control: socket.socket
+    listener: socket.socket
+    lines: BinaryIO
+
+    def sleep(self, seconds: str) -> None:
+        time.sleep(float(seconds))
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def fill(self, count: str) -> None:
+        print("x" * int(count), flush=True)
+
+    def fail(self, _: str) -> None:
+        error = DoesNotFit("it takes 9 GB, and 1 GB is free")
+        self.control.sendall(Failed.of(error).line())
+        os._exit(error.exit_code)
+
+    def abort(self, _: str) -> None:
+        os.abort()
+
+    def once(self, path: str) -> None:
+        if Path(path).exists():
             os.abort()
-        case ["once", _, path]:
-            if Path(path).exists():
-                os.abort()
-            Path(path).touch()
-        case ["ready", _, _]:
-            threading.Thread(target=_serve, args=(listener,), daemon=True).start()
-            control.sendall(Ready("scripted", None).line())
-        case ["serve", _, drain_s]:
-            if read_order(lines.readline()) is Order.DRAIN:
-                listener.close()
-                time.sleep(float(drain_s or 0))
-            os._exit(0)
-        case ["stuck", _, _]:
-            time.sleep(1000)
-        case unknown:
-            raise ValueError(unknown)
+        Path(path).touch()
+
+    def ready(self, _: str) -> None:
+        threading.Thread(target=_serve, args=(self.listener,), daemon=True).start()
+        self.control.sendall(Ready("scripted", None).line())
+
+    def serve(self, drain_s: str) -> None:
+        if read_order(self.lines.readline()) is Order.DRAIN:
+            self.listener.close()
+            time.sleep(float(drain_s or 0))
+        os._exit(0)
+
+    def stuck(self, _: str) -> None:
+        time.sleep(1000)
 
 
 def _serve(listener: socket.socket) -> None:

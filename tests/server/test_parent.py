@@ -52,7 +52,14 @@ def test_while_the_model_loads_requests_are_told_so(loading):
 
 
 def test_while_the_model_loads_nothing_that_is_sent_does_harm(loading):
-    odd = [b"", b"\r\n\r\n", b"\xff" * 100, b"GET\r\n\r\n", b"GET / HTTP/3\r\n\r\n", b"GET x HTTP/1.1\r\n\r\n"]
+    odd = [
+        b"",
+        b"\r\n\r\n",
+        b"\xff" * 100,
+        b"GET\r\n\r\n",
+        b"GET / HTTP/3\r\n\r\n",
+        b"GET x HTTP/1.1\r\n\r\n",
+    ]
     for data in odd:
         with connect(loading.port) as client:
             client.sendall(data + b"\r\n\r\n")
@@ -261,7 +268,9 @@ def test_the_server_ends_with_the_process_that_wants_it(tmp_path):
 
 
 def test_a_process_that_wants_a_server_and_is_gone_gets_none(tmp_path):
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True)
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
     with serving(tmp_path, LOADING, "--parent-pid", gone.stdout.decode().strip()) as server:
         assert server.end(3) == 0
 

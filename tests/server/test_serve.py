@@ -52,6 +52,11 @@ def rest(client: socket.socket) -> str:
     return data.decode()
 
 
+def last_frame(text: str) -> str:
+    """The data of a stream's last frame."""
+    return [line for line in text.splitlines() if line.startswith("data: ")][-1][6:]
+
+
 def test_a_server_serves_drains_on_sigterm_and_leaves_nothing(tmp_path):
     with serving(tmp_path, "tiny", command=REAL) as server:
         ready = server.ready()
@@ -62,7 +67,7 @@ def test_a_server_serves_drains_on_sigterm_and_leaves_nothing(tmp_path):
         stories = [begun(server, **ASKED) for _ in range(3)]
         server.process.terminate()
         for story in stories:
-            assert rest(story).rstrip().endswith("data: [DONE]")
+            assert last_frame(rest(story)) == "[DONE]"
         assert server.end(4) == 0
         assert not server.ready_file.exists()
         assert not is_listening(server.port)
@@ -76,7 +81,7 @@ def test_streams_that_do_not_make_it_end_with_an_error(tmp_path):
         streams = [begun(server, **LONG, seed=seed) for seed in range(6)]
         server.process.terminate()
         sent = time.monotonic()
-        ends = [rest(stream).rstrip().splitlines()[-1].removeprefix("data: ") for stream in streams]
+        ends = [last_frame(rest(stream)) for stream in streams]
         cut = [json.loads(end)["error"] for end in ends if end != "[DONE]"]
         assert cut
         assert {error["code"] for error in cut} == {"shutting_down"}
