@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.load.asked import Asked, key_of
-from tests.load.client import Hung, Outcome, ask, leave, read_slowly, send_raw, status
+from tests.load.client import Outcome, ask, leave, read_slowly, send_raw, status
 
 Golden = dict[tuple, tuple[str, str]]
 IDLE_S = 2.0  # until all is free after the last request
@@ -25,6 +25,20 @@ MALFORMED = (
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: -5\r\n\r\n",
     b"GET /v1/../../etc/passwd HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n",
 )
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server, and the K/V bytes that it sets aside when it has nothing to do."""
+
+    port: int
+    idle_kv_bytes: int
+
+    @staticmethod
+    def at(port: int) -> "Target":
+        """Of one that has nothing to do."""
+        found = asyncio.run(status(port))
+        return Target(port, found["memory"]["kv_reserved_bytes"])
 
 
 @dataclass
@@ -45,20 +59,20 @@ class Report:
         return f"{self.name:<8} {self.seconds:7.1f} s  {counts}{middle}"
 
 
-async def steady(port: int, requests: Sequence[Asked], golden: Golden, streams: int) -> Report:
+async def steady(target: Target, requests: Sequence[Asked], golden: Golden, streams: int) -> Report:
     """So many streams of requests, each with the next as soon as one is answered: all are complete,
     and equal to the golden text."""
     report, start = Report("steady"), time.monotonic()
-    await _by_workers(streams, requests, lambda each: _equal(port, each, golden, report))
+    await _by_workers(streams, requests, lambda each: _equal(target.port, each, golden, report))
     report.seconds = time.monotonic() - start
-    await wait_until_idle(port)
+    await wait_until_idle(target)
     return report
 
 
-async def burst(port: int, requests: Sequence[Asked], golden: Golden) -> Report:
+async def burst(target: Target, requests: Sequence[Asked], golden: Golden) -> Report:
     """All at once: each is answered with its text, or within a second that the queue is full."""
     report, start = Report("burst"), time.monotonic()
-    outcomes = await asyncio.gather(*(ask(port, each.sent, each.path) for each in requests))
+    outcomes = await asyncio.gather(*(ask(target.port, each.sent, each.path) for each in requests))
     for each, outcome in zip(requests, outcomes, strict=True):
         if outcome.status == 503:
             assert (outcome.code, outcome.is_whole) == ("queue_full", True), outcome
@@ -67,12 +81,12 @@ async def burst(port: int, requests: Sequence[Asked], golden: Golden) -> Report:
         else:
             _check(each, outcome, golden, report)
     report.seconds = time.monotonic() - start
-    await wait_until_idle(port)
+    await wait_until_idle(target)
     return report
 
 
 async def churn(
-    port: int, requests: Sequence[Asked], golden: Golden, *, streams: int = 8, seed: int = 0
+    target: Target, requests: Sequence[Asked], golden: Golden, *, streams: int = 8, seed: int = 0
 ) -> Report:
     """Of the clients 40 % hang up at a random moment, half of those with RST, 5 % send something
     malformed and 5 % read slowly; the others get their text, and in the end nothing is held."""
@@ -80,6 +94,7 @@ async def churn(
     draw = random.Random(seed)
     share = [draw.random() for _ in requests]
     moments = [draw.random() for _ in requests]
+    port = target.port
     before = await status(port)
 
     async def one(each: tuple[Asked, float, float]) -> None:
@@ -100,7 +115,7 @@ async def churn(
 
     await _by_workers(streams, list(zip(requests, share, moments, strict=True)), one)
     report.seconds = time.monotonic() - start
-    await wait_until_idle(port)
+    await wait_until_idle(target)
     after = await status(port)
     report.counts["cancelled"] = after["requests"]["cancelled"] - before["requests"]["cancelled"]
     return report
@@ -147,19 +162,16 @@ async def _by_workers(count: int, work: Sequence, do: Callable[..., Awaitable[No
     await asyncio.gather(*(worker() for _ in range(count)))
 
 
-async def wait_until_idle(port: int, limit_s: float = IDLE_S) -> None:
+async def wait_until_idle(target: Target, limit_s: float = IDLE_S) -> None:
     """Returns when no row, no place in the queue and no K/V is held; fails when that lasts."""
     deadline = time.monotonic() + limit_s
-    while held := _held(await status(port)):
+    while held := _held(await status(target.port), target.idle_kv_bytes):
         assert time.monotonic() < deadline, f"held after all have left: {held}"
         await asyncio.sleep(0.02)
 
 
-def _held(found: dict) -> dict:
+def _held(found: dict, idle_kv_bytes: int) -> dict:
     """What is in use, empty when nothing is."""
     values = {name: found[name] for name in ("running", "prefilling", "waiting", "rows")}
-    values["kv_reserved_bytes"] = found["memory"]["kv_reserved_bytes"]
+    values["kv_bytes"] = found["memory"]["kv_reserved_bytes"] - idle_kv_bytes
     return {name: value for name, value in values.items() if value}
-
-
-__all__ = ["Golden", "Hung", "Report", "burst", "churn", "steady", "wait_until_idle"]

@@ -8,6 +8,7 @@ Its words: `sleep=SECONDS` · `say=TEXT` · `fill=N` says N characters · `fail`
 import contextlib
 import json
 import os
+import select
 import socket
 import sys
 import threading
@@ -75,14 +76,10 @@ class Acting:
 
 
 def _serve(listener: socket.socket) -> None:
-    """Answer every connection with the process's number."""
-    listener.setblocking(True)
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        with connection, contextlib.suppress(OSError):
+    """Answer every connection with the process's number. The socket does not block: that would
+    block the parent too."""
+    while listener.fileno() >= 0 and select.select([listener], [], [], 0.1):
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
             connection.settimeout(5)
             connection.recv(1 << 16)
             body = json.dumps({"pid": os.getpid()}).encode()
