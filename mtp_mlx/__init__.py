@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mtp_mlx.proof import verify
     from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
     from mtp_mlx.request import CacheUse, Progress
+    from mtp_mlx.server.local import Server, serve
     from mtp_mlx.snapshot import BatchStats, RoundStats, RowStatus, Snapshot
     from mtp_mlx.streams import AsyncStream, Stream
     from mtp_mlx.text.calls import ToolCall
@@ -49,6 +50,7 @@ _HOMES = {
     "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
     "request": ("CacheUse", "Progress"),
     "snapshot": ("BatchStats", "RoundStats", "RowStatus", "Snapshot"),
+    "server.local": ("Server", "serve"),
     "streams": ("AsyncStream", "Stream"),
     "text.calls": ("ToolCall",),
     "verdict": ("VerifyReport",),
@@ -75,6 +77,7 @@ __all__ = [
     "RequestError",
     "RoundStats",
     "RowStatus",
+    "Server",
     "Snapshot",
     "SpecStats",
     "Stream",
@@ -87,6 +90,7 @@ __all__ = [
     "Usage",
     "VerifyReport",
     "load",
+    "serve",
     "verify",
 ]
 

@@ -19,7 +19,6 @@ CHATS = (
 BEGINNINGS = ("Once upon a time, on a sunny day, the fox", "The night is black. A sheep is")
 PADS = (0, 1, 4, 12)  # how often a sentence stands before the question
 PAD = "It was a sunny day in the forest, and the birds were singing. "
-LENGTHS = (4, 16, 40, 96)
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,14 @@ class Asked:
         return {**dict(self.body), "stream": self.is_stream, "model": "tiny"}
 
 
-def drawn(seed: int, count: int, distinct: int) -> list[Asked]:
+def drawn(seed: int, count: int, distinct: int, lengths: Sequence[int]) -> list[Asked]:
     """So many requests, so many of them different: chats and raw prompts, streamed and whole, of
-    four lengths and as many prompt lengths, greedy and sampled."""
+    four prompt lengths, greedy and sampled."""
     draw = random.Random(seed)
     found = []
     for index in range(distinct):
         pad = PAD * PADS[index % len(PADS)]
-        options: dict[str, object] = {"max_tokens": LENGTHS[draw.randrange(len(LENGTHS))]}
+        options: dict[str, object] = {"max_tokens": draw.choice(lengths)}
         options |= draw.choice(
             [{"temperature": 0}, {"temperature": 0.8, "seed": draw.randrange(99)}]
         )

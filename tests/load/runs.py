@@ -12,7 +12,7 @@ from tests.load.asked import Asked, key_of
 from tests.load.client import Outcome, ask, leave, read_slowly, send_raw, status
 
 Golden = dict[tuple, tuple[str, str]]
-IDLE_S = 2.0  # until all is free after the last request
+IDLE_S = 5.0  # until all is free after the last request
 REFUSED_S = 1.0  # a full queue says so at once
 MALFORMED = (
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
@@ -79,7 +79,7 @@ async def burst(target: Target, requests: Sequence[Asked], golden: Golden) -> Re
             assert int(outcome.headers["retry-after"]) >= 1, outcome
             report.counts["refused"] += 1
         else:
-            _check(each, outcome, golden, report)
+            check(each, outcome, golden, report)
     report.seconds = time.monotonic() - start
     await wait_until_idle(target)
     return report
@@ -108,7 +108,7 @@ async def churn(
             report.counts["malformed"] += 1
         elif kind < 0.5:
             outcome = await read_slowly(port, asked.sent, asked.path, pause_s=0.01, piece_bytes=512)
-            _check(asked, outcome, golden, report)
+            check(asked, outcome, golden, report)
             report.counts["slow"] += 1
         else:
             await _equal(port, asked, golden, report)
@@ -140,10 +140,11 @@ async def _equal(port: int, each: Asked, golden: Golden, report: Report) -> None
             break
         report.counts["asked again"] += 1
         await asyncio.sleep(0.05)
-    _check(each, outcome, golden, report)
+    check(each, outcome, golden, report)
 
 
-def _check(each: Asked, outcome: Outcome, golden: Golden, report: Report) -> None:
+def check(each: Asked, outcome: Outcome, golden: Golden, report: Report) -> None:
+    """The answer to `each` is whole, and the golden one."""
     assert outcome.status == 200 and outcome.is_whole and outcome.code is None, (each, outcome)
     assert (outcome.text, outcome.finish) == golden[key_of(each)], (each, outcome)
     report.counts["equal"] += 1

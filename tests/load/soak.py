@@ -9,6 +9,7 @@ import psutil
 
 from tests.load.asked import drawn
 from tests.load.client import ask, leave
+from tests.load.forms import FULL
 from tests.load.runs import Target, wait_until_idle
 
 WARM_SHARE = (
@@ -48,7 +49,7 @@ class Soaked:
 async def soak(target: Target, child: int, seconds: float, seed: int = 0) -> Soaked:
     """Eight streams of requests, one in ten of which is left early. `child`: the engine's pid."""
     process, draw = psutil.Process(child), random.Random(seed)
-    requests, port = drawn(seed, 400, 400), target.port
+    requests, port = drawn(seed, 400, 400, FULL.lengths), target.port
     begin, count = time.monotonic(), 0
 
     async def worker(until: float) -> None:

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 import mtp_mlx
-from tests.load.asked import drawn, golden
+from tests.load.asked import golden
 from tests.load.client import Outcome, fill
+from tests.load.ends import aborted, drained
 from tests.load.forms import FULL, QUICK
 from tests.load.runs import Target, burst, churn, steady
 from tests.load.soak import soak
@@ -34,7 +35,7 @@ def texts():
     found = {}
 
     def of(form):
-        requests = drawn(0, form.most, form.distinct)
+        requests = form.drawn(0)
         if form not in found:
             with mtp_mlx.load("tiny") as llm:
                 found[form] = golden(llm, requests)
@@ -81,6 +82,17 @@ def test_ten_minutes_of_load_leave_memory_files_and_threads_as_they_were(server,
     assert found.growth <= 1.05, found
     assert found.end_files <= found.start_files + 2, found
     assert found.end_threads <= found.start_threads + 2, found
+
+
+@pytest.mark.slow
+def test_an_abort_and_a_sigterm_in_mid_stream_under_load(texts, tmp_path):
+    requests, expected = texts(QUICK)
+    with serving(tmp_path, "tiny", command=REAL) as own:
+        own.ready()
+        counts = asyncio.run(aborted(own, requests[:8], expected)).counts
+        assert (counts["equal"], counts["cut"] > 0) == (8, True)
+        assert counts["told to ask again"] > 0
+        assert asyncio.run(drained(own, requests[:8], expected)).counts["equal"] == 8
 
 
 def test_the_client_tells_a_stream_that_was_cut_from_one_that_ended():
