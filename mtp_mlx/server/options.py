@@ -68,7 +68,7 @@ def _logit_bias(given: dict[str, float], served: Served) -> dict[int, float]:
             )
         if int(name) in found:
             raise RequestError(
-                f"logit_bias has the token {int(name)} twice", param=f"logit_bias.{name}"
+                f"logit_bias.{name} names a token for the second time", param=f"logit_bias.{name}"
             )
         found[int(name)] = bias
     return found
