@@ -185,9 +185,9 @@ class CacheUse:
 
 @dataclass(frozen=True)
 class Progress:
-    """So many of a prompt's tokens are read, those from the prompt cache among them: 0 when the
-    request gets its row, then after each chunk. `at`: when, in seconds of time.perf_counter, for
-    events are handed over at the end of a step."""
+    """So many of a prompt's tokens are read: 0 when the request gets its row, then those that the
+    prompt cache had, if any, then so many after each chunk. `at`: when, in seconds of
+    time.perf_counter, for events are handed over at the end of a step."""
 
     request_id: int
     done: int

@@ -52,7 +52,6 @@ from mtp_mlx.request import (
     Failed,
     Finished,
     FinishReason,
-    Progress,
     Request,
     Tokens,
     check_request,
@@ -188,8 +187,9 @@ class Engine:
             self._clock.disturb()
             self.cache.limit(slot, most)
             context = self.target.config.max_positions
-            self.slots[slot] = Sequence.of(request_id, request, slot, context)
-            events.append(Progress(request_id, 0, len(request.prompt)))
+            admitted = Sequence.of(request_id, request, slot, context)
+            self.slots[slot] = admitted
+            events.append(admitted.progress)
         return events
 
     def _most_tokens(self, request: Request) -> int:
@@ -203,11 +203,14 @@ class Engine:
         if not waiting:
             return []
         self._clock.disturb()
+        events: list[Event] = []
         sequence = min(waiting, key=lambda s: s.id)
         if sequence.cache_use is None:
             sequence.cache_use = self.prefixes.start(sequence)
             sequence.num_prefilled = sequence.cache_use.cached_tokens
             self.counters.count_prompt(sequence.request, sequence.cache_use)
+            if sequence.num_prefilled:
+                events.append(sequence.progress)
         start = sequence.num_prefilled
         part = sequence.tokens[start : start + self.chunk]
         row = Row(sequence.slot, start, len(part))
@@ -215,10 +218,10 @@ class Engine:
         self.cache.commit(sequence.slot, len(part))
         sequence.num_prefilled = row.end
         self.prefixes.keep_chunk(sequence, start, hidden)
-        progress = Progress(sequence.id, row.end, len(sequence.tokens))
-        if row.end < progress.total:
-            return [progress]
-        return [progress, *self._first_token(sequence, hidden[-1:])]
+        events.append(sequence.progress)
+        if row.end == len(sequence.tokens):
+            events += self._first_token(sequence, hidden[-1:])
+        return events
 
     def _first_token(self, sequence: Sequence, hidden: mx.array) -> list[Event]:
         """Choose the token after the prompt from the last state [1, D]."""

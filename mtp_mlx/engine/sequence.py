@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mtp_mlx.request import NO_BUDGET, CacheUse, Request, Thinking
+from mtp_mlx.request import NO_BUDGET, CacheUse, Progress, Request, Thinking
 
 # A row whose drafter gives NaN or impossible ids this often decodes plainly from then on.
 MAX_DRAFTER_FAULTS = 3
@@ -58,6 +58,11 @@ class Sequence:
     @property
     def num_emitted(self) -> int:
         return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def progress(self) -> Progress:
+        """How much of its prompt is read now."""
+        return Progress(self.id, self.num_prefilled, len(self.request.prompt))
 
     @property
     def remaining(self) -> int:
