@@ -58,6 +58,7 @@ def chat(
     """A chat in the checkpoint's own template. Raises RequestError."""
     if template is None:
         raise NoChatTemplate()
+    options.check_chat()
     tools = options.declared()
     ids = encode_chat(
         tokenizer,
