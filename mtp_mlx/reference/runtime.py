@@ -127,7 +127,8 @@ class NumpyEngine:
         self._count(done)
         row.was_ended = row.was_ended or done.ids[-1] in row.request.stop_ids
         use = KEEPS_NOTHING if done.origins[0] == "prefill" else None
-        return [Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted, use)]
+        scores = (done.logprobs, done.prompt_logprobs)
+        return [Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted, use, *scores)]
 
     def _count(self, done: Round) -> None:
         if done.origins[0] != "prefill":
