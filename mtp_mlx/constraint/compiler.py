@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtp_mlx.constraint.checker import CHECKER
-from mtp_mlx.constraint.grammar import Grammar
+from mtp_mlx.constraint.grammar import Begins, Grammar
 from mtp_mlx.constraint.limits import LIMITS, SILENT, brief
 from mtp_mlx.errors import InvalidSchema, Unsupported
 from mtp_mlx.text.parts import Markers
@@ -19,7 +19,7 @@ from mtp_mlx.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-    from mtp_mlx.constraint.constrained import Begins, Constrained, Vocabulary
+    from mtp_mlx.constraint.constrained import Constrained, Vocabulary
 
 KEPT = 32  # compiled grammars
 
@@ -44,7 +44,7 @@ class Compiler:
         self._shared: _Shared | None = None
         self._kept: OrderedDict[Grammar, LLMatcher | str] = OrderedDict()
 
-    def start(self, grammar: Grammar, begins: "Begins") -> "Constrained":
+    def start(self, grammar: Grammar, begins: Begins) -> "Constrained":
         """The constraint of a new reply. Raises InvalidSchema, and Unsupported for a model whose
         replies cannot end."""
         from mtp_mlx.constraint.constrained import Constrained

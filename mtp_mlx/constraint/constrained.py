@@ -11,7 +11,6 @@ would end the reply inside it or begin a call. It ends with its own marker alone
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher
@@ -20,11 +19,10 @@ from llguidance.numpy import (
     fill_next_token_bitmask_par_with_draft_tokens,
 )
 
+from mtp_mlx.constraint.grammar import Begins
 from mtp_mlx.errors import MtpError
 
 BITS = 32
-# What a reply begins with: its grammar, a thought that the prompt left open, or either of them.
-Begins = Literal["reply", "thought", "either"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,8 @@ class Constrained:
         self._begins: Begins = begins  # as seen from the next token
 
     def masks(self, drafts: Sequence[int]) -> np.ndarray:
-        """Row i: which tokens may come at place i, given drafts[:i]. None may where the schema cannot
-        be met from there on, or the parser has reached its limits."""
+        """Row i: which tokens may come at place i, given drafts[:i]. None may where nothing can
+        meet the schema any more, or where the parser is at its limits."""
         vocabulary, drafts = self._vocabulary, list(drafts)
         rows = np.zeros((len(drafts) + 1, vocabulary.thought.size), np.int32)
         begins, at = self._begins, 0

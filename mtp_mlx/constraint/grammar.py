@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mtp_mlx.constraint.calls import call_rules
 from mtp_mlx.constraint.schema import OWN, Json, nodes
 from mtp_mlx.errors import Unsupported
 from mtp_mlx.text.parts import Markers
 
+# What a reply begins with: its grammar, a thought that the prompt left open, or either of them.
+Begins = Literal["reply", "thought", "either"]
 # Models fill their budget with blanks where a schema lets them.
 SETTINGS = {
     "whitespace_pattern": r"[ \n]{0,2}",
