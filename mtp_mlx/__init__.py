@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from mtp_mlx.proof import verify
     from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
-    from mtp_mlx.request import CacheUse
+    from mtp_mlx.request import CacheUse, Logprob
     from mtp_mlx.streams import AsyncStream, Stream
     from mtp_mlx.text.calls import ToolCall
     from mtp_mlx.verdict import VerifyReport
@@ -46,7 +46,7 @@ _HOMES = {
     ),
     "proof": ("verify",),
     "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
-    "request": ("CacheUse",),
+    "request": ("CacheUse", "Logprob"),
     "streams": ("AsyncStream", "Stream"),
     "text.calls": ("ToolCall",),
     "verdict": ("VerifyReport",),
@@ -64,6 +64,7 @@ __all__ = [
     "DrafterMismatch",
     "EngineStats",
     "EngineStopped",
+    "Logprob",
     "ModelNotFound",
     "MtpError",
     "NumericalError",

@@ -74,6 +74,7 @@ def chat(
     """A chat in the checkpoint's own template. Raises RequestError."""
     if template is None:
         raise NoChatTemplate()
+    options.check_chat()
     tools = options.declared()
     choice = options.calling()
     markers = Markers.of(tokenizer)

@@ -17,7 +17,16 @@ from mtp_mlx.fields import shown_name
 from mtp_mlx.generation import Defaults
 from mtp_mlx.options import Options
 from mtp_mlx.reply import NOT_READ, Chunk, Reply, SpecStats, Timings, Token, Usage
-from mtp_mlx.request import Constraint, Event, Failed, Finished, FinishReason, Request, Tokens
+from mtp_mlx.request import (
+    Constraint,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Logprob,
+    Request,
+    Tokens,
+)
 from mtp_mlx.spans import Spans
 from mtp_mlx.text.calls import Kind, ToolCall
 from mtp_mlx.text.parts import Piece
@@ -50,6 +59,8 @@ class Job:
         self._num_pieces = tokenizer.vocab_size
         self._pieces: deque[list[Piece]] = deque()  # of each token that no event has told of yet
         self._ids: list[int] = []
+        self._logprobs: list[Logprob] = []
+        self._prompt_logprobs: tuple[Logprob | None, ...] = ()
         self._rounds: list[tuple[int, int]] = []  # drafted, accepted
         self._parked: str | None = None
         self._texts: dict[Kind, list[str]] = {"content": [], "reasoning": [], "tool": []}
@@ -79,6 +90,8 @@ class Job:
             cache=options.may_cache(),
             is_end=self._is_end,
             thinking=asked.thinking(options.budget()),
+            logprobs=options.scores("logprobs"),
+            prompt_logprobs=options.scores("prompt_logprobs"),
             constraint=constraint,
         )
 
@@ -143,13 +156,16 @@ class Job:
         start = len(self.prompt) + len(self._ids)
         self._ids.extend(event.ids)
         if event.cache_use is not None:
-            self._cache = event.cache_use
+            self._cache, self._prompt_logprobs = event.cache_use, event.prompt_logprobs
         if event.origins[:1] != ("prefill",):
             self._rounds.append((event.drafted, event.accepted))
+        self._logprobs.extend(event.logprobs)
         spans = Spans()
-        for index, (token, origin) in enumerate(zip(event.ids, event.origins, strict=True)):
+        scores = event.logprobs or [None] * len(event.ids)
+        rows = zip(event.ids, event.origins, scores, strict=True)
+        for index, (token, origin, score) in enumerate(rows):
             first, *others = self._pieces.popleft()
-            spans.add(first.kind, Token(token, first.text, origin, start + index))
+            spans.add(first.kind, Token(token, first.text, origin, start + index, score))
             self._num_reasoning += first.kind == "reasoning"
             for piece in others:
                 spans.add_text(piece)
@@ -208,6 +224,8 @@ class Job:
             tool_text="".join(self._texts["tool"]),
             warning=self._warning(),
             cache=self._cache,
+            logprobs=tuple(self._logprobs),
+            prompt_logprobs=self._prompt_logprobs,
         )
 
     def _warning(self) -> str | None:

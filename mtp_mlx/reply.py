@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mtp_mlx.request import CacheUse, FinishReason, Origin
+from mtp_mlx.request import CacheUse, FinishReason, Logprob, Origin
 from mtp_mlx.text.calls import Kind, ToolCall
 
 NOT_READ = CacheUse(0, "the prompt was not read")
@@ -12,12 +12,14 @@ NOT_READ = CacheUse(0, "the prompt was not read")
 @dataclass(frozen=True)
 class Token:
     """One emitted token. `text` became showable with it; `position` counts from the prompt's first
-    token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens)."""
+    token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens). `logprob`: None
+    where the request asked for none."""
 
     id: int
     text: str
     origin: Origin
     position: int
+    logprob: Logprob | None = None
 
     @property
     def from_draft(self) -> bool:
@@ -95,6 +97,8 @@ class Reply:
     Of a chat, `text` is what the reply says, `reasoning` its thought, `tool_calls` what it wants
     called (then finish_reason is "tool_calls"), and `tool_text` how the model wrote the calls, also
     those that are cut off or cannot be read. `warning`: what a user should know of it, in one line.
+    `logprobs` are those of `token_ids`, `prompt_logprobs` those of the prompt's tokens, None for
+    the first; each empty where it was not asked for.
     """
 
     text: str
@@ -110,6 +114,8 @@ class Reply:
     tool_text: str = ""
     warning: str | None = None
     cache: CacheUse = NOT_READ
+    logprobs: tuple[Logprob, ...] = ()
+    prompt_logprobs: tuple[Logprob | None, ...] = ()
 
     def to_message(self) -> dict[str, Any]:
         """The reply as a message, to go on with the chat."""
