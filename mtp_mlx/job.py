@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from mtp_mlx.asked import Asked
 from mtp_mlx.errors import MtpError, RequestError
@@ -16,7 +17,16 @@ from mtp_mlx.fields import shown_name
 from mtp_mlx.generation import Defaults
 from mtp_mlx.options import Options
 from mtp_mlx.reply import NOT_READ, Chunk, Reply, SpecStats, Timings, Token, Usage
-from mtp_mlx.request import Event, Failed, Finished, FinishReason, Logprob, Request, Tokens
+from mtp_mlx.request import (
+    Constraint,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Logprob,
+    Request,
+    Tokens,
+)
 from mtp_mlx.spans import Spans
 from mtp_mlx.text.calls import Kind, ToolCall
 from mtp_mlx.text.parts import Piece
@@ -31,9 +41,15 @@ class Job:
     """A request with its transcript, statistics and the chunks nobody has taken yet."""
 
     def __init__(
-        self, asked: Asked, options: Options, defaults: Defaults, tokenizer: Tokenizer
+        self,
+        asked: Asked,
+        options: Options,
+        defaults: Defaults,
+        tokenizer: Tokenizer,
+        constraint: Constraint | None = None,
     ) -> None:
-        self.sampling = options.sampling(defaults)
+        """`constraint` is that of `asked`'s grammar; it belongs to this job alone."""
+        self.sampling = replace(options.sampling(defaults), banned=asked.banned)
         self.prompt = asked.ids
         self.request_id = 0  # the engine's; its ids begin at 1
         self.finish_reason: FinishReason | None = None
@@ -76,6 +92,7 @@ class Job:
             thinking=asked.thinking(options.budget()),
             logprobs=options.scores("logprobs"),
             prompt_logprobs=options.scores("prompt_logprobs"),
+            constraint=constraint,
         )
 
     def _is_end(self, token: int) -> bool:

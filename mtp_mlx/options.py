@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, Literal, TypedDict, TypeVar
 
+from mtp_mlx.constraint.schema import read_response_format
 from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults
@@ -18,7 +19,8 @@ from mtp_mlx.request import (
     Sampling,
     check_integer,
 )
-from mtp_mlx.text.messages import read_tools
+from mtp_mlx.text.choice import ToolChoice, read_tool_choice
+from mtp_mlx.text.messages import read_tools, tool_names
 
 Value = TypeVar("Value")
 
@@ -33,7 +35,9 @@ class Keywords(TypedDict, total=False):
     round, 0 for plain decoding, "auto" for as many as pay. `max_tokens` None: 4,096 or the rest of
     the context. `seed` None: drawn from the system, reported in Reply.seed. `timeout`: seconds from
     the call until the reply must be complete, or it fails with TimedOut. `cache`: whether it takes
-    up what is kept of earlier texts, and is kept itself (True).
+    up what is kept of earlier texts, and is kept itself (True). `response_format`: the form of the
+    reply, as OpenAI has it: {"type": "json_object"}, or {"type": "json_schema", "json_schema":
+    {"name": ..., "schema": ...}}, which every token is held to; a thought that comes first is free.
 
     Of the target's scores, before temperature and filters: `logit_bias` (id -> -100 to 100) is
     added; `repetition_penalty` (above 0, at most 10; 1 is off) weakens tokens of prompt and reply,
@@ -45,6 +49,9 @@ class Keywords(TypedDict, total=False):
     For messages alone: `tools` are functions the model may call, in OpenAI's form or bare; `think`
     lets it think first; `thinking_budget` is how many tokens all its thoughts may have together, 0
     or more; `preserve_thinking` keeps earlier thoughts in the prompt, where the template can.
+    `tool_choice`: "auto", "none", "required" (the reply is a call that can be read, of one of the
+    tools), or {"type": "function", "function": {"name": ...}}. `parallel_tool_calls` False ends the
+    reply with its first call.
     """
 
     temperature: float | None
@@ -63,7 +70,10 @@ class Keywords(TypedDict, total=False):
     logit_bias: Mapping[int | str, float] | None
     logprobs: int | None
     prompt_logprobs: int | None
+    response_format: Mapping[str, Any] | None
     tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
     think: bool | None
     thinking_budget: int | None
     preserve_thinking: bool | None
@@ -89,7 +99,10 @@ class Options:
     logit_bias: Mapping[int | str, float] | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    response_format: Mapping[str, Any] | None = None
     tools: Sequence[Mapping[str, Any]] | None = None
+    tool_choice: str | Mapping[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     think: bool | None = False
     thinking_budget: int | None = None
     preserve_thinking: bool | None = False
@@ -173,6 +186,36 @@ class Options:
         """The tools in OpenAI's form. Raises RequestError for what is no tool."""
         return [] if self.tools is None else read_tools(self.tools)
 
+    def schema(self) -> dict[str, Any] | None:
+        """The JSON schema that the reply must meet, None for text. Raises RequestError."""
+        return read_response_format(self.response_format)
+
+    def calling(self) -> ToolChoice:
+        """Which tools may be called. Raises RequestError."""
+        choice = read_tool_choice(self.tool_choice, tool_names(self.declared()))
+        if choice.must_call and self.schema() is not None:
+            raise RequestError(
+                "tool_choice requires a call and response_format JSON, and a reply cannot be both; "
+                "leave one of them out",
+                param="tool_choice",
+            )
+        return choice
+
+    def is_single_call(self) -> bool:
+        """Does the reply end with its first call? Raises RequestError."""
+        value = self.parallel_tool_calls
+        if value is not None and not isinstance(value, bool):
+            raise RequestError(
+                f"parallel_tool_calls must be true or false, found {shown(value)}",
+                param="parallel_tool_calls",
+            )
+        if value is not None and not self.declared():
+            raise RequestError(
+                "parallel_tool_calls needs tools, and there are none; leave it out",
+                param="parallel_tool_calls",
+            )
+        return value is False
+
     def flag(self, name: Literal["think", "preserve_thinking"]) -> bool:
         """Whether `name` is switched on."""
         value = self.think if name == "think" else self.preserve_thinking
@@ -199,6 +242,8 @@ class Options:
         """Raises RequestError for an option that a prompt without messages cannot honour."""
         asked = {
             "tools": bool(self.declared()),
+            "tool_choice": self.tool_choice is not None,
+            "parallel_tool_calls": self.parallel_tool_calls is not None,
             "think": self.flag("think"),
             "thinking_budget": self.budget() is not None,
             "preserve_thinking": self.flag("preserve_thinking"),
