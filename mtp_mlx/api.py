@@ -21,6 +21,7 @@ from mtp_mlx.loading import Loading
 from mtp_mlx.options import Keywords, Options
 from mtp_mlx.reply import EngineStats, Reply
 from mtp_mlx.request import check_integer, check_request, check_token_ids
+from mtp_mlx.snapshot import Snapshot
 from mtp_mlx.streams import AsyncStream, Stream
 from mtp_mlx.text.renderer import RENDERER
 from mtp_mlx.text.template import ChatTemplate, has_template
@@ -92,7 +93,7 @@ def load(  # noqa: PLR0913 - keywords, which a user names
 class LLM:
     """A loaded pair with a thread of its own. A context manager; any thread may use it.
 
-    `pair` names the folders of target and drafter.
+    `pair` names the folders of target and drafter, `device` what computes.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class LLM:
         self._compiler = Compiler(tokenizer, config.vocab_size, frozenset(ends))
         self._worker = worker
         self.has_drafter: bool = worker.call(lambda runtime, _: runtime.has_drafter)
+        self.device: str = worker.call(lambda runtime, _: runtime.device)
 
     def __enter__(self) -> "LLM":
         return self
@@ -160,6 +162,11 @@ class LLM:
     def stats(self) -> EngineStats:
         """What the engine holds at this moment, between two of its steps."""
         return self._worker.call(lambda _, engine: engine.stats())
+
+    def snapshot(self) -> Snapshot:
+        """How the engine stands, row by row, as it last showed it: asks and waits for nothing, and
+        works in any thread, while the engine is busy or stuck, and when it has ended."""
+        return self._worker.board.snapshot
 
     def check_options(self, **options: Unpack[Keywords]) -> None:
         """Raises as `chat` would for these options, and generates nothing."""

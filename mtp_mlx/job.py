@@ -24,6 +24,7 @@ from mtp_mlx.request import (
     Finished,
     FinishReason,
     Logprob,
+    Progress,
     Request,
     Tokens,
 )
@@ -54,6 +55,7 @@ class Job:
         self.request_id = 0  # the engine's; its ids begin at 1
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
+        self.progress: Progress | None = None  # the last; None while it waits for a row
         self._tools = asked.tools
         self._parts = asked.parts(tokenizer, options.stops())
         self._num_pieces = tokenizer.vocab_size
@@ -62,12 +64,16 @@ class Job:
         self._logprobs: list[Logprob] = []
         self._prompt_logprobs: tuple[Logprob | None, ...] = ()
         self._rounds: list[tuple[int, int]] = []  # drafted, accepted
+        self._gaps: list[float] = []
         self._parked: str | None = None
         self._texts: dict[Kind, list[str]] = {"content": [], "reasoning": [], "tool": []}
         self._num_reasoning = 0
         self._calls: tuple[ToolCall, ...] = ()
         self._cache = NOT_READ
         self._started = time.perf_counter()
+        self._heard = self._started
+        self._admitted: float | None = None
+        self._plain_tokens_per_s: float | None = None
         self._first: float | None = None
         self._last = self._started
         self._timeout = options.timeout_s()
@@ -118,6 +124,16 @@ class Job:
     def timeout_message(self) -> str:
         return f"the reply was not complete after {self._timeout:g} s; give more time or less to do"
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the engine last said anything of it, or since it was made."""
+        return time.perf_counter() - self._heard
+
+    @property
+    def gaps(self) -> tuple[float, ...]:
+        """Seconds between the first token and the first round's, that and the second's, ..."""
+        return tuple(self._gaps)
+
     def take(self, wait: bool = True) -> Chunk | None:
         """The next chunk, None after the last. Raises queue.Empty where it should not wait."""
         chunk = self._chunks.get(block=wait)
@@ -132,11 +148,17 @@ class Job:
 
     def feed(self, event: Event) -> None:
         """Take one event of this request."""
+        self._heard = time.perf_counter()
         match event:
+            case Progress():
+                self.progress = event
+                if self._admitted is None:
+                    self._admitted = event.at
             case Tokens():
                 self._feed_tokens(event)
             case Finished():
                 self._parked = event.parked
+                self._plain_tokens_per_s = event.plain_tokens_per_s
                 self._end(event.reason)
             case Failed():
                 self.error = event.error
@@ -147,12 +169,14 @@ class Job:
         event."""
         if not self.is_done:
             self.error, self.finish_reason = error, "error"
-            self._put(Chunk("", (), "error"))
+            self._put(Chunk("", (), "error", round=len(self._rounds)))
 
     def _feed_tokens(self, event: Tokens) -> None:
-        self._last = time.perf_counter()
         if self._first is None:
-            self._first = self._last
+            self._first = self._heard
+        else:
+            self._gaps.append(self._heard - self._last)
+        self._last = self._heard
         start = len(self.prompt) + len(self._ids)
         self._ids.extend(event.ids)
         if event.cache_use is not None:
@@ -160,7 +184,7 @@ class Job:
         if event.origins[:1] != ("prefill",):
             self._rounds.append((event.drafted, event.accepted))
         self._logprobs.extend(event.logprobs)
-        spans = Spans()
+        spans = Spans(len(self._rounds))
         scores = event.logprobs or [None] * len(event.ids)
         rows = zip(event.ids, event.origins, scores, strict=True)
         for index, (token, origin, score) in enumerate(rows):
@@ -181,9 +205,9 @@ class Job:
         reason = "tool_calls" if reason == "stop" and self._calls else reason
         last = rest.pop() if rest else Piece("content", "")
         for piece in rest:
-            self._emit(Chunk(piece.text, (), kind=piece.kind))
+            self._emit(Chunk(piece.text, (), kind=piece.kind, round=len(self._rounds)))
         self.finish_reason = reason
-        self._emit(Chunk(last.text, (), reason, kind=last.kind))
+        self._emit(Chunk(last.text, (), reason, kind=last.kind, round=len(self._rounds)))
 
     def _emit(self, chunk: Chunk) -> None:
         self._texts[chunk.kind].append(chunk.text)
@@ -207,9 +231,6 @@ class Job:
         """The finished reply."""
         self.wait()
         assert self.finish_reason is not None
-        first = self._last if self._first is None else self._first
-        seconds = self._last - first
-        later = max(len(self._ids) - 1, 0)
         return Reply(
             text="".join(self._texts["content"]),
             token_ids=tuple(self._ids),
@@ -217,7 +238,7 @@ class Job:
             seed=self.sampling.seed,
             spec=self._spec(),
             usage=self.usage,
-            timings=Timings(first - self._started, seconds, later / seconds if seconds else 0.0),
+            timings=self._timings(),
             error=None if self.error is None else str(self.error),
             reasoning="".join(self._texts["reasoning"]),
             tool_calls=self._calls,
@@ -226,6 +247,21 @@ class Job:
             cache=self._cache,
             logprobs=tuple(self._logprobs),
             prompt_logprobs=self._prompt_logprobs,
+            plain_tokens_per_s=self._plain_tokens_per_s,
+        )
+
+    def _timings(self) -> Timings:
+        first = self._last if self._first is None else self._first
+        seconds = self._last - first
+        later = max(len(self._ids) - 1, 0)
+        end = self._heard if self._first is None else self._first
+        admitted = end if self._admitted is None else self._admitted
+        return Timings(
+            first_token_s=first - self._started,
+            generation_s=seconds,
+            tokens_per_s=later / seconds if seconds else 0.0,
+            queue_s=admitted - self._started,
+            prompt_s=end - admitted,
         )
 
     def _warning(self) -> str | None:

@@ -33,6 +33,7 @@ class Chunk:
     `kind`: "content", what the reply says; "reasoning", its thought; "tool", a call as the model
     writes it. A round with several kinds is several chunks. `drafts`: the ids that the drafter
     proposed in this round, with its first chunk; `accepted` of this chunk's tokens are among them.
+    `round`: 0 for the prefill's token, then the reply's rounds from 1 on.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     drafts: tuple[int, ...] = ()
     kind: Kind = "content"
+    round: int = 0
 
     @property
     def accepted(self) -> int:
@@ -82,11 +84,14 @@ class SpecStats:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds: to the first token (queue and prompt), and for the tokens after it."""
+    """Seconds: to the first token, and for the tokens after it. Of those to the first token,
+    `queue_s` passed until the request had a row, and `prompt_s` from then on."""
 
     first_token_s: float
     generation_s: float
     tokens_per_s: float
+    queue_s: float = 0.0
+    prompt_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,9 @@ class Reply:
     those that are cut off or cannot be read. `warning`: what a user should know of it, in one line.
     `logprobs` are those of `token_ids`, `prompt_logprobs` those of the prompt's tokens, None for
     the first; each empty where it was not asked for.
+
+    `plain_tokens_per_s`: what the engine's measured costs say that this row would have got without
+    drafts, beside the rows it ran with; None where nothing is measured, and without a round.
     """
 
     text: str
@@ -116,6 +124,7 @@ class Reply:
     cache: CacheUse = NOT_READ
     logprobs: tuple[Logprob, ...] = ()
     prompt_logprobs: tuple[Logprob | None, ...] = ()
+    plain_tokens_per_s: float | None = None
 
     def to_message(self) -> dict[str, Any]:
         """The reply as a message, to go on with the chat."""

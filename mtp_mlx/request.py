@@ -1,7 +1,8 @@
 """What a caller asks of the engine, and what it reports back. Token ids only, no text."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -311,6 +312,18 @@ class CacheUse:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """So many of a prompt's tokens are read: 0 when the request gets its row, then those that the
+    prompt cache had, if any, then so many after each chunk. `at`: when, in seconds of
+    time.perf_counter, for events are handed over at the end of a step."""
+
+    request_id: int
+    done: int
+    total: int
+    at: float = field(default_factory=time.perf_counter, compare=False)
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Tokens emitted by one round (or by prefill: its first token).
 
@@ -338,11 +351,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Finished:
-    """The request ended; nothing follows for it. `parked`: why its drafting stopped, if it did."""
+    """The request ended; nothing follows for it. `parked`: why its drafting stopped, if it did.
+    `plain_tokens_per_s`: see reply.Reply; a measured figure, and no part of the outcome."""
 
     request_id: int
     reason: FinishReason
     parked: str | None = None
+    plain_tokens_per_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -353,4 +368,4 @@ class Failed:
     error: Exception
 
 
-Event = Tokens | Finished | Failed
+Event = Progress | Tokens | Finished | Failed

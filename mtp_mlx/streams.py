@@ -9,6 +9,7 @@ from types import TracebackType
 from mtp_mlx.errors import RequestError
 from mtp_mlx.job import Job
 from mtp_mlx.reply import Chunk, Reply, Usage
+from mtp_mlx.request import Progress
 from mtp_mlx.worker import Worker
 
 
@@ -30,6 +31,16 @@ class _Streamed:
     def usage(self) -> Usage:
         """The tokens so far, of chunks that were read or not."""
         return self._job.usage
+
+    @property
+    def progress(self) -> Progress | None:
+        """How much of the prompt is read; None while the request waits for a row."""
+        return self._job.progress
+
+    @property
+    def gaps(self) -> tuple[float, ...]:
+        """Seconds from one round's tokens to the next's, so far."""
+        return self._job.gaps
 
     @property
     def reply(self) -> Reply:

@@ -8,16 +8,17 @@ neighbours. At such borders texts are kept, and later requests that begin the sa
 """
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import mlx.core as mx
 
+from mtp_mlx.engine.airborne import Airborne
 from mtp_mlx.engine.clock import RoundClock
 from mtp_mlx.engine.draft import Draft, propose
 from mtp_mlx.engine.memory import Memory
-from mtp_mlx.engine.planner import Decision, FixedPlanner, Planner
+from mtp_mlx.engine.planner import FixedPlanner, Planner
 from mtp_mlx.engine.policy import Outcome, RowInput, Shadow
-from mtp_mlx.engine.prefixes import Copy, Prefixes
+from mtp_mlx.engine.prefixes import Prefixes
 from mtp_mlx.engine.prompts import first_token, score_chunk
 from mtp_mlx.engine.round import (
     Commit,
@@ -34,13 +35,14 @@ from mtp_mlx.engine.round import (
 )
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.engine.shadows import Shadows
-from mtp_mlx.engine.stats import Counters, outcome_of, seen_experts
+from mtp_mlx.engine.stats import Counters, outcome_of, row_statuses, seen_experts
+from mtp_mlx.engine.watch import Watch
 from mtp_mlx.errors import without_frames
 from mtp_mlx.fit import PREFILL_CHUNK
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.drafter import Drafts
 from mtp_mlx.model.target import Target
-from mtp_mlx.reply import EngineStats, RoundCosts
+from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import (
     MAX_DRAFT_TOKENS,
     Event,
@@ -51,17 +53,7 @@ from mtp_mlx.request import (
     Tokens,
     check_request,
 )
-
-
-@dataclass(frozen=True)
-class Airborne:
-    """A round in the air, what the planner was told of its rows, its decision, and what is copied
-    of rows that may pass a chunk border."""
-
-    flight: Flight
-    rows: tuple[RowInput, ...]
-    decision: Decision
-    copies: tuple[Copy, ...] = ()
+from mtp_mlx.snapshot import EngineStatus
 
 
 class Engine:
@@ -91,8 +83,7 @@ class Engine:
         self.counters = Counters()
         self.planner: Planner = FixedPlanner() if planner is None else planner
         self._air: Airborne | None = None
-        self._decision: Decision | None = None
-        self._costs: RoundCosts | None = None
+        self.watch = Watch()
         self._clock = RoundClock()
         self._shadows = Shadows()
         self._left: list[int] = []
@@ -145,6 +136,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """What it holds and has done."""
+        decision = self.watch.decision
         running = [s for s in self.sequences if s.is_running]
         return EngineStats(
             slots=len(self.slots),
@@ -155,23 +147,31 @@ class Engine:
             kv_budget_bytes=self.memory.budget,
             prompt_cache_bytes=self.prefixes.borders.bytes,
             prompt_cache_budget_bytes=self.prefixes.borders.budget,
-            decision=None if self._decision is None else str(self._decision),
-            costs=self._costs,
+            decision=None if decision is None else str(decision),
+            costs=self.watch.costs,
             **self.counters.to_stats(),
         )
+
+    def status(self) -> EngineStatus:
+        """How it stands, row by row."""
+        rounds = self.watch.stats(self.counters.drafted_at, self.counters.accepted_at)
+        return EngineStatus(self.stats(), row_statuses(self.sequences, self.waiting), rounds)
 
     def step(self) -> list[Event]:
         """Admit, run one round, run one prompt chunk; the events in the order they happened.
 
         The chunk comes last, so that a first token is handed over as soon as it is known.
         """
-        self._admit()
-        events = self._round()
+        self.watch.begin()
+        events = self._admit()
+        events += self._round()
         events += self._prefill()
+        self.watch.lap("prompt")
         return events
 
-    def _admit(self) -> None:
+    def _admit(self) -> list[Event]:
         """Rows for the requests that came first, as far as slots and memory go."""
+        events: list[Event] = []
         for slot, holder in enumerate(self.slots):
             if holder is not None or not self.waiting:
                 continue
@@ -179,12 +179,15 @@ class Engine:
             most = self._most_tokens(request)
             self.prefixes.make_way(request.prompt, most)
             if not self.memory.reserve(slot, most):
-                return  # nobody overtakes the one that waits longest
+                break  # nobody overtakes the one that waits longest
             self.waiting.popleft()
             self._clock.disturb()
             self.cache.limit(slot, most)
             context = self.target.config.max_positions
-            self.slots[slot] = Sequence.of(request_id, request, slot, context)
+            admitted = Sequence.of(request_id, request, slot, context)
+            self.slots[slot] = admitted
+            events.append(admitted.progress)
+        return events
 
     def _most_tokens(self, request: Request) -> int:
         """Positions that a row may write: prompt, reply, and a block that is rejected."""
@@ -197,11 +200,14 @@ class Engine:
         if not waiting:
             return []
         self._clock.disturb()
+        events: list[Event] = []
         sequence = min(waiting, key=lambda s: s.id)
         if sequence.cache_use is None:
             sequence.cache_use = self.prefixes.start(sequence)
             sequence.num_prefilled = sequence.cache_use.cached_tokens
             self.counters.count_prompt(sequence.request, sequence.cache_use)
+            if sequence.num_prefilled:
+                events.append(sequence.progress)
         start = sequence.num_prefilled
         part = sequence.tokens[start : start + self.chunk]
         row = Row(sequence.slot, start, len(part))
@@ -210,9 +216,10 @@ class Engine:
         sequence.num_prefilled = row.end
         self.prefixes.keep_chunk(sequence, start, hidden)
         score_chunk(self.target, sequence, start, hidden)
-        if row.end < len(sequence.tokens):
-            return []
-        return self._first_token(sequence, hidden[-1:])
+        events.append(sequence.progress)
+        if row.end == len(sequence.tokens):
+            events += self._first_token(sequence, hidden[-1:])
+        return events
 
     def _first_token(self, sequence: Sequence, hidden: mx.array) -> list[Event]:
         """Choose the token after the prompt from the last state [1, D]."""
@@ -231,9 +238,11 @@ class Engine:
             self._clock.rest()
             self._retire()
             return []
-        self._note_decision(air)
+        self.watch.decide(air)
         self._air = self._run_ahead(air)
+        self.watch.lap("launch")
         verdict = land(air.flight)
+        self.watch.lap("land")
         draft = air.flight.draft
         num_tokens = len(draft.lengths) + sum(draft.lengths)
         seen = seen_experts(verdict, self.target.config.num_expert_layers)
@@ -246,19 +255,9 @@ class Engine:
         self.prefixes.keep(air.copies)
         self.planner.learn(air.decision, tuple(outcomes), timing, tuple(judged))
         self._retire()
+        self.watch.land(air.decision, timing, self.counters.tokens)
+        self.watch.lap("commit")
         return events
-
-    def _note_decision(self, air: Airborne) -> None:
-        """For the statistics: of the engine, and of each row that was free to draft."""
-        costs = air.decision.costs
-        if costs is not None and (self._costs is None or len(costs.forward_s) > 1):
-            self._costs = costs  # of a round that might have drafted, if there was one
-        if not air.decision.is_free:
-            return
-        self._decision = air.decision
-        for sequence, row in zip(air.flight.sequences, air.rows, strict=True):
-            if row.cap and not row.is_command:
-                sequence.declined = air.decision.reason
 
     def _retire(self) -> None:
         """Let the planner forget the rows that have left; their last outcomes it has heard."""
@@ -292,7 +291,7 @@ class Engine:
                 continue
             start = len(sequence.tokens)
             commit(self.cache, sequence, kept, states)
-            self.counters.count(len(drafted), kept)
+            self.counters.count(sequence, len(drafted), kept)
             if drafted:
                 outcomes.append(outcome_of(sequence, drafted, kept))
             if kept.accepted == len(drafted):
@@ -361,7 +360,8 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Event:
         self._free(sequence)
-        return Finished(sequence.id, reason, sequence.parked or sequence.declined)
+        parked = sequence.parked or sequence.declined
+        return Finished(sequence.id, reason, parked, sequence.plain_tokens_per_s)
 
     def _refuse(self, sequence: Sequence, drafted: list[int]) -> list[Event]:
         """Drop a row's round with NaN or infinity in it. Drafts may have caused what the plain text
@@ -369,7 +369,7 @@ class Engine:
         if not drafted:
             return [self._fail(sequence, numerical_error(sequence))]
         self.cache.scrub(sequence.slot)
-        self.counters.count(len(drafted), Commit((), 0, None))
+        self.counters.count(sequence, len(drafted), Commit((), 0, None))
         sequence.parked = "a draft led the target to NaN or infinity"
         return [Tokens(sequence.id, (), (), tuple(drafted), 0)]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
-from mtp_mlx.request import NO_BUDGET, CacheUse, Logprob, Request, Thinking
+from mtp_mlx.request import NO_BUDGET, CacheUse, Logprob, Progress, Request, Thinking
 
 # A row whose drafter gives NaN or impossible ids this often decodes plainly from then on.
 MAX_DRAFTER_FAULTS = 3
@@ -32,6 +32,9 @@ class Sequence:
     none, where it might have drafted. `cache_use`: what was taken up when its prompt began to run.
     `prompt_logprobs`: of the prompt's tokens that have run, where they are asked for. `fixed`: made
     when first needed.
+
+    `drafted` and `accepted` of its rounds so far, `depth` drafts of the last; `plain_s`: what its
+    first `priced_rounds` would have taken without drafts.
     """
 
     id: int
@@ -49,6 +52,11 @@ class Sequence:
     declined: str | None = None
     prompt_logprobs: list[Logprob | None] = field(default_factory=list)
     fixed: Fixed | None = None
+    drafted: int = 0
+    accepted: int = 0
+    depth: int = 0
+    plain_s: float = 0.0
+    priced_rounds: int = 0
 
     @staticmethod
     def of(id: int, request: Request, slot: int, context: int) -> "Sequence":
@@ -65,9 +73,19 @@ class Sequence:
         return len(self.tokens) - len(self.request.prompt)
 
     @property
+    def progress(self) -> Progress:
+        """How much of its prompt is read now."""
+        return Progress(self.id, self.num_prefilled, len(self.request.prompt))
+
+    @property
     def remaining(self) -> int:
         """Tokens it may still emit."""
         return self.budget - self.num_emitted
+
+    @property
+    def plain_tokens_per_s(self) -> float | None:
+        """Its speed without drafts, beside the rows it ran with; None where no costs are known."""
+        return self.priced_rounds / self.plain_s if self.plain_s else None
 
     @property
     def limit(self) -> "RowLimit":

@@ -14,7 +14,7 @@ from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.load import load_drafter, load_target
 from mtp_mlx.model.target import Target
-from mtp_mlx.request import Event, Failed, Finished, Logprob, Request, Tokens
+from mtp_mlx.request import Event, Failed, Finished, Logprob, Progress, Request, Tokens
 from tests.constraints import copied
 from tests.exact.cases import Call
 from tests.golden import recipe
@@ -66,6 +66,7 @@ class Outcome:
 
     ids: list[int] = field(default_factory=list)
     rounds: list[Tokens] = field(default_factory=list)
+    progress: list[Progress] = field(default_factory=list)
     end: Finished | Failed | None = None
 
     @property
@@ -92,6 +93,8 @@ class Outcome:
         if isinstance(event, Tokens):
             self.ids.extend(event.ids)
             self.rounds.append(event)
+        elif isinstance(event, Progress):
+            self.progress.append(event)
         else:
             self.end = event
 
