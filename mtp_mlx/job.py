@@ -193,21 +193,28 @@ class Job:
             self._num_reasoning += first.kind == "reasoning"
             for piece in others:
                 spans.add_text(piece)
-        for chunk in spans.chunks(event.drafts):
+        for chunk in spans.chunks(event.drafts, self._new_calls()):
             self._emit(chunk)
+
+    def _new_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls that are complete since the last time."""
+        fresh = tuple(
+            ToolCall(f"call_{secrets.token_hex(ID_BYTES)}", name, arguments)
+            for name, arguments in self._parts.calls[len(self._calls) :]
+        )
+        self._calls += fresh
+        return fresh
 
     def _end(self, reason: FinishReason) -> None:
         rest = self._parts.finish(is_cut=reason != "stop")
-        self._calls = tuple(
-            ToolCall(f"call_{secrets.token_hex(ID_BYTES)}", name, arguments)
-            for name, arguments in self._parts.calls
-        )
+        calls = self._new_calls()
         reason = "tool_calls" if reason == "stop" and self._calls else reason
         last = rest.pop() if rest else Piece("content", "")
         for piece in rest:
             self._emit(Chunk(piece.text, (), kind=piece.kind, round=len(self._rounds)))
         self.finish_reason = reason
-        self._emit(Chunk(last.text, (), reason, kind=last.kind, round=len(self._rounds)))
+        done = len(self._rounds)
+        self._emit(Chunk(last.text, (), reason, kind=last.kind, round=done, calls=calls))
 
     def _emit(self, chunk: Chunk) -> None:
         self._texts[chunk.kind].append(chunk.text)

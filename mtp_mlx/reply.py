@@ -33,7 +33,8 @@ class Chunk:
     `kind`: "content", what the reply says; "reasoning", its thought; "tool", a call as the model
     writes it. A round with several kinds is several chunks. `drafts`: the ids that the drafter
     proposed in this round, with its first chunk; `accepted` of this chunk's tokens are among them.
-    `round`: 0 for the prefill's token, then the reply's rounds from 1 on.
+    `round`: 0 for the prefill's token, then the reply's rounds from 1 on. `calls`: the tool calls
+    that are complete with it.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Chunk:
     drafts: tuple[int, ...] = ()
     kind: Kind = "content"
     round: int = 0
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def accepted(self) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mtp_mlx.reply import Chunk, Token
-from mtp_mlx.text.calls import Kind
+from mtp_mlx.text.calls import Kind, ToolCall
 from mtp_mlx.text.parts import Piece
 
 
@@ -28,11 +28,17 @@ class Spans:
         self._close()
         self._chunks.append(Chunk(piece.text, (), kind=piece.kind, round=self._round))
 
-    def chunks(self, drafts: tuple[int, ...]) -> list[Chunk]:
-        """At least one chunk; the first has the round's drafts."""
+    def chunks(self, drafts: tuple[int, ...], calls: tuple[ToolCall, ...] = ()) -> list[Chunk]:
+        """At least one chunk; the first has the round's drafts, the last of a call those that are
+        complete."""
         self._close()
-        first, *others = self._chunks or [Chunk("", (), round=self._round)]
-        return [replace(first, drafts=drafts), *others]
+        chunks = self._chunks or [Chunk("", (), round=self._round)]
+        chunks[0] = replace(chunks[0], drafts=drafts)
+        if calls:
+            tools = [at for at, chunk in enumerate(chunks) if chunk.kind == "tool"]
+            last = tools[-1] if tools else 0
+            chunks[last] = replace(chunks[last], calls=calls)
+        return chunks
 
     def _close(self) -> None:
         if self._tokens:
