@@ -195,6 +195,19 @@ class LLM:
         """The same as an async iterator; call it where an event loop runs."""
         return AsyncStream(self._worker, self._submit(self._job(prompt, options)))
 
+    def prepare(self, prompt: Prompt, **options: Unpack[Keywords]) -> Job:
+        """A request that is ready for `follow`: checked, rendered and tokenised, which is slow.
+
+        Any thread may call it; a server does so beside its event loop. Its `timeout` runs from now.
+        """
+        return self._job(prompt, options)
+
+    def follow(self, *jobs: Job) -> list[AsyncStream]:
+        """Start what `prepare` made, all together; call it where an event loop runs."""
+        streams = [AsyncStream(self._worker, job) for job in jobs]
+        self._worker.submit(*jobs)
+        return streams
+
     def batch(
         self,
         prompts: Sequence[Prompt],

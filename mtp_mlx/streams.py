@@ -23,6 +23,11 @@ class _Streamed:
     def __del__(self) -> None:
         self._worker.abandon(self._job)
 
+    def abandon(self) -> None:
+        """End the request without waiting; its last chunks are still to come. A signal handler may
+        call it."""
+        self._worker.abandon(self._job)
+
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self._job.prompt
@@ -73,11 +78,6 @@ class Stream(_Streamed):
     def cancel(self) -> None:
         """End the request and wait until its row is free; chunks that are ready stay readable."""
         self._worker.cancel(self._job)
-
-    def abandon(self) -> None:
-        """End the request without waiting; its last chunks are still to come. A signal handler may
-        call it."""
-        self._worker.abandon(self._job)
 
     def __enter__(self) -> "Stream":
         return self
