@@ -53,6 +53,11 @@ class Place:
     stamp: Stamp | None = None
 
 
+def moved(before: Place, after: Place) -> str:
+    """What a user should know where `Chats.write` has kept a chat elsewhere."""
+    return f"chat {before.name} was changed elsewhere; this one is now {after.name}"
+
+
 class Chats:
     """The chats of a folder."""
 
