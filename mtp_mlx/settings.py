@@ -144,7 +144,7 @@ def parse_settings(text: str, path: Path) -> Settings:
     """The settings that `text`, read from `path`, spells."""
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer that Python will not read
         raise RequestError(
             f"{path}: not valid TOML: {shown(str(error))}", param="config"
         ) from error

@@ -85,6 +85,6 @@ def _value(text: str) -> object:
         return ON_OFF[text]
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, int | float | str) else text
