@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from mtp_mlx.proof import verify
     from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
-    from mtp_mlx.request import CacheUse, Progress
+    from mtp_mlx.request import CacheUse, Logprob, Progress
     from mtp_mlx.snapshot import BatchStats, RoundStats, RowStatus, Snapshot
     from mtp_mlx.streams import AsyncStream, Stream
     from mtp_mlx.text.calls import ToolCall
@@ -47,7 +47,7 @@ _HOMES = {
     ),
     "proof": ("verify",),
     "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
-    "request": ("CacheUse", "Progress"),
+    "request": ("CacheUse", "Logprob", "Progress"),
     "snapshot": ("BatchStats", "RoundStats", "RowStatus", "Snapshot"),
     "streams": ("AsyncStream", "Stream"),
     "text.calls": ("ToolCall",),
@@ -67,6 +67,7 @@ __all__ = [
     "DrafterMismatch",
     "EngineStats",
     "EngineStopped",
+    "Logprob",
     "ModelNotFound",
     "MtpError",
     "NumericalError",
