@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from mtp_mlx.proof import verify
     from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
-    from mtp_mlx.request import CacheUse, Progress
+    from mtp_mlx.request import CacheUse, Logprob, Progress
     from mtp_mlx.server.local import Server, serve
     from mtp_mlx.snapshot import BatchStats, RoundStats, RowStatus, Snapshot
     from mtp_mlx.streams import AsyncStream, Stream
@@ -48,7 +48,7 @@ _HOMES = {
     ),
     "proof": ("verify",),
     "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
-    "request": ("CacheUse", "Progress"),
+    "request": ("CacheUse", "Logprob", "Progress"),
     "snapshot": ("BatchStats", "RoundStats", "RowStatus", "Snapshot"),
     "server.local": ("Server", "serve"),
     "streams": ("AsyncStream", "Stream"),
@@ -69,6 +69,7 @@ __all__ = [
     "DrafterMismatch",
     "EngineStats",
     "EngineStopped",
+    "Logprob",
     "ModelNotFound",
     "MtpError",
     "NumericalError",

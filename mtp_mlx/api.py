@@ -12,6 +12,7 @@ from mtp_mlx.asked import Asked, Message
 from mtp_mlx.backends import Pair, find_pair, load_runtime, open_pair
 from mtp_mlx.checkpoint import check_tokenizers
 from mtp_mlx.config import TargetConfig
+from mtp_mlx.constraint.compiler import Compiler
 from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults, read_defaults
@@ -118,6 +119,7 @@ class LLM:
         )
         ends = (*self._defaults.eos_ids, *tokenizer.tool_answer_ids)
         check_token_ids("eos ids of the tokenizer", ends, config.vocab_size)
+        self._compiler = Compiler(tokenizer, config.vocab_size, frozenset(ends))
         self._worker = worker
         self.has_drafter: bool = worker.call(lambda runtime, _: runtime.has_drafter)
         self.device: str = worker.call(lambda runtime, _: runtime.device)
@@ -318,7 +320,9 @@ class LLM:
                 "one (draft_model, --draft-model), or leave num_draft_tokens 'auto' or 0",
                 param="num_draft_tokens",
             )
-        job = Job(prompt, options, self._defaults, self.tokenizer)
+        grammar, begins = prompt.grammar, prompt.begins
+        constraint = None if grammar is None else self._compiler.start(grammar, begins)
+        job = Job(prompt, options, self._defaults, self.tokenizer, constraint)
         check_request(job.request, self.config.vocab_size, self.config.max_positions)
         return job
 

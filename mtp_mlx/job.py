@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from mtp_mlx.asked import Asked
 from mtp_mlx.errors import MtpError, RequestError
@@ -16,7 +17,17 @@ from mtp_mlx.fields import shown_name
 from mtp_mlx.generation import Defaults
 from mtp_mlx.options import Options
 from mtp_mlx.reply import NOT_READ, Chunk, Reply, SpecStats, Timings, Token, Usage
-from mtp_mlx.request import Event, Failed, Finished, FinishReason, Progress, Request, Tokens
+from mtp_mlx.request import (
+    Constraint,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Logprob,
+    Progress,
+    Request,
+    Tokens,
+)
 from mtp_mlx.spans import Spans
 from mtp_mlx.text.calls import Kind, ToolCall
 from mtp_mlx.text.parts import Piece
@@ -31,9 +42,15 @@ class Job:
     """A request with its transcript, statistics and the chunks nobody has taken yet."""
 
     def __init__(
-        self, asked: Asked, options: Options, defaults: Defaults, tokenizer: Tokenizer
+        self,
+        asked: Asked,
+        options: Options,
+        defaults: Defaults,
+        tokenizer: Tokenizer,
+        constraint: Constraint | None = None,
     ) -> None:
-        self.sampling = options.sampling(defaults)
+        """`constraint` is that of `asked`'s grammar; it belongs to this job alone."""
+        self.sampling = replace(options.sampling(defaults), banned=asked.banned)
         self.prompt = asked.ids
         self.request_id = 0  # the engine's; its ids begin at 1
         self.finish_reason: FinishReason | None = None
@@ -44,6 +61,8 @@ class Job:
         self._num_pieces = tokenizer.vocab_size
         self._pieces: deque[list[Piece]] = deque()  # of each token that no event has told of yet
         self._ids: list[int] = []
+        self._logprobs: list[Logprob] = []
+        self._prompt_logprobs: tuple[Logprob | None, ...] = ()
         self._rounds: list[tuple[int, int]] = []  # drafted, accepted
         self._gaps: list[float] = []
         self._parked: str | None = None
@@ -77,6 +96,9 @@ class Job:
             cache=options.may_cache(),
             is_end=self._is_end,
             thinking=asked.thinking(options.budget()),
+            logprobs=options.scores("logprobs"),
+            prompt_logprobs=options.scores("prompt_logprobs"),
+            constraint=constraint,
         )
 
     def _is_end(self, token: int) -> bool:
@@ -158,13 +180,16 @@ class Job:
         start = len(self.prompt) + len(self._ids)
         self._ids.extend(event.ids)
         if event.cache_use is not None:
-            self._cache = event.cache_use
+            self._cache, self._prompt_logprobs = event.cache_use, event.prompt_logprobs
         if event.origins[:1] != ("prefill",):
             self._rounds.append((event.drafted, event.accepted))
+        self._logprobs.extend(event.logprobs)
         spans = Spans(len(self._rounds))
-        for index, (token, origin) in enumerate(zip(event.ids, event.origins, strict=True)):
+        scores = event.logprobs or [None] * len(event.ids)
+        rows = zip(event.ids, event.origins, scores, strict=True)
+        for index, (token, origin, score) in enumerate(rows):
             first, *others = self._pieces.popleft()
-            spans.add(first.kind, Token(token, first.text, origin, start + index))
+            spans.add(first.kind, Token(token, first.text, origin, start + index, score))
             self._num_reasoning += first.kind == "reasoning"
             for piece in others:
                 spans.add_text(piece)
@@ -182,12 +207,14 @@ class Job:
 
     def _end(self, reason: FinishReason) -> None:
         rest = self._parts.finish(is_cut=reason != "stop")
+        calls = self._new_calls()
         reason = "tool_calls" if reason == "stop" and self._calls else reason
         last = rest.pop() if rest else Piece("content", "")
         for piece in rest:
             self._emit(Chunk(piece.text, (), kind=piece.kind, round=len(self._rounds)))
         self.finish_reason = reason
-        self._emit(Chunk(last.text, (), reason, kind=last.kind, round=len(self._rounds)))
+        done = len(self._rounds)
+        self._emit(Chunk(last.text, (), reason, kind=last.kind, round=done, calls=calls))
 
     def _emit(self, chunk: Chunk) -> None:
         self._texts[chunk.kind].append(chunk.text)
@@ -225,6 +252,8 @@ class Job:
             tool_text="".join(self._texts["tool"]),
             warning=self._warning(),
             cache=self._cache,
+            logprobs=tuple(self._logprobs),
+            prompt_logprobs=self._prompt_logprobs,
             plain_tokens_per_s=self._plain_tokens_per_s,
         )
 

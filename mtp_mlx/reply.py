@@ -3,25 +3,17 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mtp_mlx.request import CacheUse, FinishReason, Origin
+from mtp_mlx.request import CacheUse, FinishReason, Logprob, Origin
 from mtp_mlx.text.calls import Kind, ToolCall
 
 NOT_READ = CacheUse(0, "the prompt was not read")
 
 
 @dataclass(frozen=True)
-class Logprob:
-    """The log-probability of a token, and the best tokens of its place with theirs, best first.
-    None is below -9999.0."""
-
-    logprob: float
-    top: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True)
 class Token:
     """One emitted token. `text` became showable with it; `position` counts from the prompt's first
-    token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens)."""
+    token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens). `logprob`: None
+    where the request asked for none."""
 
     id: int
     text: str
@@ -41,8 +33,8 @@ class Chunk:
     `kind`: "content", what the reply says; "reasoning", its thought; "tool", a call as the model
     writes it. A round with several kinds is several chunks. `drafts`: the ids that the drafter
     proposed in this round, with its first chunk; `accepted` of this chunk's tokens are among them.
-    `round`: 0 for the prefill's token, then the reply's rounds from 1 on.
-    `calls`: the tool calls that are complete with it.
+    `round`: 0 for the prefill's token, then the reply's rounds from 1 on. `calls`: the tool calls
+    that are complete with it.
     """
 
     text: str
@@ -112,6 +104,8 @@ class Reply:
     Of a chat, `text` is what the reply says, `reasoning` its thought, `tool_calls` what it wants
     called (then finish_reason is "tool_calls"), and `tool_text` how the model wrote the calls, also
     those that are cut off or cannot be read. `warning`: what a user should know of it, in one line.
+    `logprobs` are those of `token_ids`, `prompt_logprobs` those of the prompt's tokens, None for
+    the first; each empty where it was not asked for.
 
     `plain_tokens_per_s`: what the engine's measured costs say that this row would have got without
     drafts, beside the rows it ran with; None where nothing is measured, and without a round.

@@ -35,7 +35,8 @@ class Spans:
         chunks = self._chunks or [Chunk("", (), round=self._round)]
         chunks[0] = replace(chunks[0], drafts=drafts)
         if calls:
-            last = max(at for at, chunk in enumerate(chunks) if chunk.kind == "tool")
+            tools = [at for at, chunk in enumerate(chunks) if chunk.kind == "tool"]
+            last = tools[-1] if tools else 0
             chunks[last] = replace(chunks[last], calls=calls)
         return chunks
 

@@ -33,6 +33,9 @@ BUILT_IN: dict[str, Any] = {
     "api_key_file": None,
     "seed": None,
     "max_tokens": 4096,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
     "color_drafts": True,
 }
 NOTES = {
@@ -58,8 +61,9 @@ def command() -> None:
 
     Flags come first, then MTP_MLX_<FLAG> variables, the file, the checkpoint's generation_config,
     and what is built in. Sections: [defaults] model draft_model memory_limit max_num_seqs
-    host port api_key_file; [sampling] temperature top_k top_p min_p seed max_tokens;
-    [models."NAME"] path or alias, draft; [ui] color_drafts.
+    host port api_key_file; [sampling] temperature top_k top_p min_p seed max_tokens
+    repetition_penalty presence_penalty frequency_penalty; [models."NAME"] path or alias, draft;
+    [ui] color_drafts.
     """
 
 

@@ -124,12 +124,6 @@ class Grouped(click.Command):
                 formatter.write_dl(records)
 
 
-class Texts(click.types.StringParamType):
-    """A text; in the environment several, a line each."""
-
-    envvar_list_splitter = "\n"
-
-
 class DraftTokens(click.ParamType):
     """'auto' or a count."""
 
@@ -320,33 +314,6 @@ pair_options = all_of(
 )
 
 model_options = all_of(model_option("tiny"), pair_options)
-
-choosing_options = all_of(
-    shared("Sampling", "--temp", "--temperature", "temperature", type=float, help="0 is greedy."),
-    shared("Sampling", "--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
-    shared("Sampling", "--top-p", type=float, help="Keep the likeliest tokens up to this mass."),
-    shared(
-        "Sampling",
-        "--min-p",
-        type=float,
-        help="Keep tokens at least this likely, relative to the best.",
-    ),
-)
-length_option = shared(
-    "Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."
-)
-sampling_options = all_of(
-    choosing_options,
-    shared("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
-    length_option,
-    shared(
-        "Sampling",
-        "--stop",
-        type=Texts(),
-        multiple=True,
-        help="End the reply before this text; may be repeated.",
-    ),
-)
 
 
 def loading_of(given: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from mtp_mlx.cli.options import (
     Decorator,
     Grouped,
     all_of,
-    choosing_options,
-    length_option,
     loading_of,
     merge_draft_tokens,
     model_names,
@@ -25,6 +23,7 @@ from mtp_mlx.cli.options import (
     pair_options,
     shared,
 )
+from mtp_mlx.cli.sampling import choosing_options, length_option, penalty_options
 from mtp_mlx.errors import MtpError, RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults
@@ -48,7 +47,10 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
 MAX_QUEUE = 10_000
 MAX_S = 7 * 24 * 3600.0
 SHOWN_LINES = 10
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_tokens", "num_draft_tokens")
+SAMPLING = (
+    *("temperature", "top_k", "top_p", "min_p", "max_tokens", "num_draft_tokens"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
 NO_MODEL = (
     "name the model to serve: mtp-mlx serve tiny, which is built in, or one that mtp-mlx ls lists; "
     "mtp-mlx pull NAME fetches one"
@@ -196,6 +198,7 @@ process_options = all_of(
 @name_options
 @choosing_options
 @length_option
+@penalty_options
 @limit_options
 @process_options
 @click.pass_context

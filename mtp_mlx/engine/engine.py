@@ -14,24 +14,24 @@ import mlx.core as mx
 
 from mtp_mlx.engine.airborne import Airborne
 from mtp_mlx.engine.clock import RoundClock
+from mtp_mlx.engine.draft import Draft, propose
 from mtp_mlx.engine.memory import Memory
 from mtp_mlx.engine.planner import FixedPlanner, Planner
 from mtp_mlx.engine.policy import Outcome, RowInput, Shadow
 from mtp_mlx.engine.prefixes import Prefixes
+from mtp_mlx.engine.prompts import first_token, score_chunk
 from mtp_mlx.engine.round import (
     Commit,
-    Draft,
     Flight,
     Verdict,
-    accept,
     commit,
-    is_finite,
+    judge,
     land,
     launch,
     launch_behind,
+    logprobs_of,
     numerical_error,
     origins,
-    propose,
 )
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.engine.shadows import Shadows
@@ -39,11 +39,8 @@ from mtp_mlx.engine.stats import Counters, outcome_of, row_statuses, seen_expert
 from mtp_mlx.engine.watch import Watch
 from mtp_mlx.errors import without_frames
 from mtp_mlx.fit import PREFILL_CHUNK
-from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
-from mtp_mlx.model.choose import Choice, choose
 from mtp_mlx.model.drafter import Drafts
-from mtp_mlx.model.head import Logits
 from mtp_mlx.model.target import Target
 from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import (
@@ -52,7 +49,6 @@ from mtp_mlx.request import (
     Failed,
     Finished,
     FinishReason,
-    Progress,
     Request,
     Tokens,
     check_request,
@@ -188,8 +184,9 @@ class Engine:
             self._clock.disturb()
             self.cache.limit(slot, most)
             context = self.target.config.max_positions
-            self.slots[slot] = Sequence.of(request_id, request, slot, context)
-            events.append(Progress(request_id, 0, len(request.prompt)))
+            admitted = Sequence.of(request_id, request, slot, context)
+            self.slots[slot] = admitted
+            events.append(admitted.progress)
         return events
 
     def _most_tokens(self, request: Request) -> int:
@@ -203,11 +200,14 @@ class Engine:
         if not waiting:
             return []
         self._clock.disturb()
+        events: list[Event] = []
         sequence = min(waiting, key=lambda s: s.id)
         if sequence.cache_use is None:
             sequence.cache_use = self.prefixes.start(sequence)
             sequence.num_prefilled = sequence.cache_use.cached_tokens
             self.counters.count_prompt(sequence.request, sequence.cache_use)
+            if sequence.num_prefilled:
+                events.append(sequence.progress)
         start = sequence.num_prefilled
         part = sequence.tokens[start : start + self.chunk]
         row = Row(sequence.slot, start, len(part))
@@ -215,27 +215,18 @@ class Engine:
         self.cache.commit(sequence.slot, len(part))
         sequence.num_prefilled = row.end
         self.prefixes.keep_chunk(sequence, start, hidden)
-        progress = Progress(sequence.id, row.end, len(sequence.tokens))
-        if row.end < progress.total:
-            return [progress]
-        return [progress, *self._first_token(sequence, hidden[-1:])]
+        score_chunk(self.target, sequence, start, hidden)
+        events.append(sequence.progress)
+        if row.end == len(sequence.tokens):
+            events += self._first_token(sequence, hidden[-1:])
+        return events
 
     def _first_token(self, sequence: Sequence, hidden: mx.array) -> list[Event]:
         """Choose the token after the prompt from the last state [1, D]."""
-        logits = self.target.logits(hidden)
-        choice = Choice([sequence.request.sampling], [len(sequence.tokens)])
-        chosen = choose(Logits(logits), choice)
-        token, ok = read_ints(mx.concatenate([chosen, is_finite(hidden, logits).astype(mx.int32)]))
-        if not ok:
-            return [self._fail(sequence, numerical_error(sequence))]
         try:
-            kept = accept([], [token], sequence.limit)
-        except Exception as error:
+            first, kept = first_token(self.target, sequence, hidden)
+        except Exception as error:  # NaN, or of the request's own is_end or constraint
             return [self._fail(sequence, error)]
-        sequence.extend(kept.tokens)
-        sequence.hidden = hidden[0]
-        sequence.is_running = True
-        first = Tokens(sequence.id, kept.tokens, ("prefill",), (), 0, sequence.cache_use)
         events: list[Event] = [first]
         if kept.reason is not None:
             events.append(self._finish(sequence, kept.reason))
@@ -294,8 +285,8 @@ class Engine:
                 continue
             sequence.note_fault(verdict.has_fault[index])
             try:
-                kept = accept(drafted, verdict.chosen[index], sequence.limit)
-            except Exception as error:  # of the request's own is_end: no other row is to blame
+                kept = judge(sequence, verdict, index)
+            except Exception as error:  # of its own is_end or constraint: no other row is to blame
                 events.append(self._fail(sequence, error))
                 continue
             start = len(sequence.tokens)
@@ -307,8 +298,9 @@ class Engine:
                 self._shadows.keep(sequence, start, len(drafted), verdict.proposed[index])
             judged += self._shadows.judge(sequence, is_over=kept.reason is not None)
             where = origins(kept, length)
-            tokens = Tokens(sequence.id, kept.tokens, where, tuple(drafted), kept.accepted)
-            events.append(tokens)
+            scores = logprobs_of(verdict, index, kept)
+            made = (tuple(drafted), kept.accepted, None, scores)
+            events.append(Tokens(sequence.id, kept.tokens, where, *made))
             if kept.reason is not None:
                 events.append(self._finish(sequence, kept.reason))
         return events, outcomes, judged
@@ -349,12 +341,13 @@ class Engine:
         return Airborne(launch_behind(flight, self.target, self.cache, keep), rows, decision)
 
     def _ends_run(self, flight: Flight, index: int) -> bool:
-        """Must this flight land first: is a row's next token not free, or would the round behind
-        it pass a chunk border, where the row is copied?"""
-        if flight.sequences[index].thinking.is_spent:
+        """Must this flight land first: is a row's next token not free, must the host know the one
+        in the air, or would the round behind it pass a chunk border, where the row is copied?"""
+        sequence = flight.sequences[index]
+        if sequence.thinking.is_spent or sequence.needs_its_tokens:
             return True
         end = flight.rows[index].end
-        return self.prefixes.reaches(flight.sequences[index], end, end + 1) is not None
+        return self.prefixes.reaches(sequence, end, end + 1) is not None
 
     def _input(self, sequence: Sequence, in_the_air: int = 0) -> RowInput:
         """The row for the planner: no more drafts than it can still emit, its own token besides."""

@@ -163,7 +163,8 @@ class NumpyEngine:
             return [Failed(row.id, error)]
         self._count(row, done)
         row.was_ended = row.was_ended or done.ids[-1] in row.request.stop_ids
-        tokens = Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted)
+        scores = (done.logprobs, done.prompt_logprobs)
+        tokens = Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted, None, *scores)
         if done.origins[0] != "prefill":
             return [tokens]
         length = len(row.request.prompt)

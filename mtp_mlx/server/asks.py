@@ -101,7 +101,7 @@ def _ask(
     given: Json,
     refused: dict[str, Unhonoured],
     served: Served,
-    pairs: list[tuple[Any, Keywords]],
+    pairs: list[tuple[Any, Json]],
     **shown: Any,
 ) -> Ask:
     seed = secrets.randbelow(MAX_SEED - len(pairs)) if asked.seed is None else asked.seed
@@ -110,25 +110,22 @@ def _ask(
             f"seed must be at most {MAX_SEED} less the number of choices, found {seed}",
             param="seed",
         )
-    stream, options = bool(asked.stream), asked.stream_options
-    for name, is_asked in (
-        ("stream_options", options is not None),
-        ("spec_trace", asked.spec_trace),
-    ):
-        if is_asked and not stream:
+    stream, of_stream = bool(asked.stream), asked.stream_options
+    for name in ("stream_options", "spec_trace"):
+        if given.get(name) and not stream:
             raise RequestError(f'{name} is for streams; give "stream": true', param=name)
     ignored = unknown(type(asked), given, refused) + nested_unknown(given)
     return Ask(
         is_chat=isinstance(asked, ChatRequest),
         choices=tuple(
-            Choice(prompt, {**keywords, "seed": seed + at})
-            for at, (prompt, keywords) in enumerate(pairs)
+            Choice(prompt, Keywords(**{**options, "seed": seed + at}))
+            for at, (prompt, options) in enumerate(pairs)
         ),
         model=served.id,
         seed=seed,
         n=asked.n or 1,
         stream=stream,
-        include_usage=bool(options and options.include_usage),
+        include_usage=bool(of_stream and of_stream.include_usage),
         spec_trace=bool(asked.spec_trace),
         ignored=tuple(ignored),
         **shown,
@@ -159,8 +156,8 @@ def _chat_logprobs(asked: ChatRequest) -> int | None:
     return asked.top_logprobs or 0
 
 
-def _completion_options(asked: CompletionRequest) -> Keywords:
-    options: Keywords = {}
+def _completion_options(asked: CompletionRequest) -> Json:
+    options: Json = {}
     of_prompt = [asked.prompt_logprobs, asked.logprobs if asked.echo else None]
     most = max((count for count in of_prompt if count is not None), default=None)
     if most is not None and asked.stream:

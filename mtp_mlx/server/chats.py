@@ -5,7 +5,6 @@ from typing import Any
 
 from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
-from mtp_mlx.options import Keywords
 from mtp_mlx.server.reading import Json
 from mtp_mlx.server.requests import ChatRequest, Content, Message, NamedChoice, TokenizeRequest
 from mtp_mlx.text.messages import read_messages, read_tools, tool_names
@@ -45,7 +44,7 @@ def _joined(content: Content) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
-def chat_options(asked: ChatRequest, given: Json) -> Keywords:
+def chat_options(asked: ChatRequest, given: Json) -> dict[str, Any]:
     """The options that only chats have. Raises RequestError where two contradict each other."""
     found: dict[str, Any] = thinking_options(asked, asked.reasoning_effort)
     if asked.thinking_budget is not None:
@@ -68,7 +67,7 @@ def chat_options(asked: ChatRequest, given: Json) -> Keywords:
         found["tool_choice"] = choice
     if asked.parallel_tool_calls is False and tools:
         found["parallel_tool_calls"] = False
-    return Keywords(**found)
+    return found
 
 
 def thinking_options(

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mtp_mlx.reply import Logprob, Token
+from mtp_mlx.reply import Token
+from mtp_mlx.request import Logprob
 from mtp_mlx.text.tokenizer import Tokenizer
 from mtp_mlx.text.transcript import Transcript
 
