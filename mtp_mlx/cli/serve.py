@@ -4,9 +4,14 @@ import asyncio
 import logging
 import os
 import re
+import signal
 import socket
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -211,6 +216,12 @@ def command(context: click.Context, name: str | None, **given: Any) -> None:
     """
     given["model"] = _model(context, name, given["model"])
     merge_draft_tokens(given)
+    with _ending_at_once():
+        _start(context, given)
+
+
+def _start(context: click.Context, given: dict[str, Any]) -> None:
+    """Bind, serve, and leave with the exit code."""
     wishes = Wishes(ready_file=given.pop("ready_file"), parent_pid=given.pop("parent_pid"))
     file = ReadyFile(wishes.ready_file)
     file.remove()
@@ -221,6 +232,19 @@ def command(context: click.Context, name: str | None, **given: Any) -> None:
         raise
     with listener:
         context.exit(_supervise(listener, launch, wishes))
+
+
+@contextmanager
+def _ending_at_once() -> Generator[None]:
+    """Inside, SIGTERM ends the program in good order, until the parent heeds it with more care."""
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(0)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _model(context: click.Context, name: str | None, option: str | None) -> str:

@@ -15,6 +15,8 @@ from mtp_mlx.server.errors import body_of
 from mtp_mlx.server.launch import Failed, Ready
 from mtp_mlx.whole_file import write_whole
 
+OWNER_ONLY = 0o600
+
 
 @dataclass(frozen=True)
 class ReadyFile:
@@ -39,4 +41,4 @@ class ReadyFile:
 
     def _write(self, content: dict[str, object]) -> None:
         if self.path is not None:
-            write_whole(self.path, json.dumps(content) + "\n")
+            write_whole(self.path, json.dumps(content) + "\n", OWNER_ONLY)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -64,6 +65,9 @@ def test_a_server_serves_drains_on_sigterm_and_leaves_nothing(tmp_path):
         assert server.ask(get("/ready")).status == 200
         assert server.ask(post(CHAT, ASKED)).status == 200
         [child] = server.children()
+        if sys.platform == "linux":  # what each has mapped, says who loads what
+            mapped = [Path(f"/proc/{pid}/maps").read_text() for pid in (server.process.pid, child)]
+            assert ["libmlx" in each for each in mapped] == [False, True]
         stories = [begun(server, **ASKED) for _ in range(3)]
         server.process.terminate()
         for story in stories:
