@@ -237,6 +237,7 @@ def _start(context: click.Context, given: dict[str, Any]) -> None:
 @contextmanager
 def _ending_at_once() -> Generator[None]:
     """Inside, SIGTERM ends the program in good order, until the parent heeds it with more care."""
+
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         sys.exit(0)
 
