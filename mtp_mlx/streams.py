@@ -38,6 +38,16 @@ class _Streamed:
         return self._job.usage
 
     @property
+    def request_id(self) -> int:
+        """The engine's, as in snapshot.RowStatus.id; 0 until its thread has taken the request."""
+        return self._job.request_id
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the engine last told of it, by a token or a part of its prompt."""
+        return self._job.silent_s
+
+    @property
     def progress(self) -> Progress | None:
         """How much of the prompt is read; None while the request waits for a row."""
         return self._job.progress

@@ -144,8 +144,10 @@ def test_who_waits_for_a_row_is_in_the_queue_until_then():
                 assert second.progress is None
                 shown = llm.snapshot()
                 assert [each.state for each in shown.rows] == ["decode", "queued"]
+                assert [each.id for each in shown.rows] == [first.request_id, second.request_id]
                 assert shown.rows[0].tokens > 0 and shown.tokens_per_s >= 0
                 time.sleep(0.05)
+                assert second.silent_s > 0.05
                 first.cancel()
                 list(second)
         assert second.reply.timings.queue_s > 0.05 > second.reply.timings.prompt_s

@@ -80,7 +80,7 @@ def test_the_engine_while_it_runs_and_after():
             while not any(row.state == "decode" for row in llm.snapshot().rows):
                 next(stream)
                 assert time.monotonic() < end
-            body = told(llm.snapshot(), ids={stream._job.request_id: "cmpl-1"})
+            body = told(llm.snapshot(), ids={stream.request_id: "cmpl-1"})
             assert [row["id"] for row in body["rows"]] == ["cmpl-1"]
             assert body["rows"][0]["tokens"] > 0 and body["depth"]
             dumped = json.dumps(body)
