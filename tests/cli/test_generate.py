@@ -29,6 +29,8 @@ FIELDS = {
     "tool_text",
     "warning",
     "cache",
+    "logprobs",
+    "prompt_logprobs",
     "plain_tokens_per_s",
     "peak_memory_bytes",
 }
