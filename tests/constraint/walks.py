@@ -15,7 +15,7 @@ from mtp_mlx.text.tokenizer import Tokenizer
 ROWS = 1600  # of an embedding table that is padded: the embedded tokenizers have 1,536 ids
 WORDS = 50
 ENDS = frozenset({1, 50, 106})
-FREE = 40  # tokens that are drawn evenly; then what closes comes first
+FREE = 40  # tokens that are drawn freely; then what closes comes first
 MOST = 400
 
 
@@ -57,9 +57,21 @@ def walk(constraint: Constrained, source: random.Random) -> list[int]:
         assert choices, "the reply cannot go on"
         if len(tokens) > FREE:
             choices = _closing(choices)
-        tokens.append(source.choice(choices))
+        tokens.append(_drawn(choices, source))
         constraint.take(tokens[-1:])
     return tokens
+
+
+def _drawn(choices: list[int], source: random.Random) -> int:
+    """A token by its first byte, each as likely as the others, or text would drown all else."""
+    first = source.choice(sorted({_first_byte(token) for token in choices}))
+    return source.choice([token for token in choices if _first_byte(token) == first])
+
+
+@cache
+def _first_byte(token: int) -> bytes:
+    is_marker = token in ENDS or token in (48, 49, 52, 100, 101)
+    return b"%d" % token if is_marker else tokenizer().piece_bytes(token)[:1]
 
 
 def _closing(choices: list[int]) -> list[int]:
@@ -69,6 +81,7 @@ def _closing(choices: list[int]) -> list[int]:
     return [token for token in choices if ranks[token] == best]
 
 
+@cache
 def _rank(token: int) -> int:
     if token in ENDS or token in (markers().thought_end, markers().call_end, markers().quote):
         return 0
