@@ -302,7 +302,7 @@ def _token_id(key: object) -> int:
         return int(key)
     if isinstance(key, str):
         raise RequestError(
-            f"logit_bias names {shown(key)}, which is no token id; ids are whole numbers, 0 or more",
+            f"logit_bias names {shown(key)}, which is no token id; ids are whole numbers from 0",
             param="logit_bias",
         )
     return check_integer("logit_bias's token id", key, 0, MOST_TOKENS)
