@@ -29,7 +29,8 @@ MAX_LINES = 400
 # Only here do values leave the device.
 HOST_READS = {"model/backend.py"}
 # The Rust tokenizer raises plain Exception and nameless panics; `load` closes what it began. A
-# request's own stop test or constraint ends its row, and a failed step its jobs, whatever was raised.
+# request's own stop test or constraint ends its row, and a failed step its jobs, whatever was
+# raised.
 BROAD_EXCEPTS = {
     "text/tokenizer.py",
     "api.py",
