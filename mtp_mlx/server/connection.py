@@ -8,6 +8,7 @@ request waits behind the one it works on.
 import asyncio
 import json
 import socket
+import struct
 import sys
 from http import HTTPStatus
 
@@ -64,6 +65,8 @@ class Connection(H11Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.stream_bytes)
+            # asyncio does so for sockets made with TCP's number, which many listeners are not.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.limits.connections:
             self._refuse(Refused(503, "queue_full", CROWDED, retry_after_s=1))
             return
@@ -168,6 +171,9 @@ class Connection(H11Protocol):
     def _write_late(self) -> None:
         if self.scope is not None:
             self.scope["state"][SLOW_READER] = True
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:  # the kernel shall not keep what nobody reads
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def resume_writing(self) -> None:

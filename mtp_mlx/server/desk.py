@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from mtp_mlx.server.errors import RESTART_S, TRANSIENT_S, Refused
+from mtp_mlx.server.errors import RESTART_S, STOPPING, TRANSIENT_S, Refused
 from mtp_mlx.server.exchange import Exchange
 from mtp_mlx.server.limits import Limits
 from mtp_mlx.server.metrics import Metrics
@@ -26,6 +26,7 @@ class Desk:
     limits: Limits
     metrics: Metrics
     is_draining: bool = False
+    is_cut_off: bool = False
     _open: dict[Ticket, None] = field(default_factory=dict)
     _settling: set[asyncio.Task[None]] = field(default_factory=set)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,9 +44,7 @@ class Desk:
     def check(self, count: int = 1) -> None:
         """Raises Refused where so many more replies would not be let in now."""
         if self.is_draining:
-            raise self._refused(
-                "shutting_down", "the server is stopping; try again later", RESTART_S
-            )
+            raise self._refused("shutting_down", STOPPING, RESTART_S)
         if self.in_flight + count > self.slots + self.limits.queue:
             raise self._refused(
                 "queue_full",
@@ -64,6 +63,12 @@ class Desk:
         ticket = Ticket(request_id, count)
         self._open[ticket] = None
         return ticket
+
+    def begin(self, ticket: Ticket, exchange: Exchange) -> None:
+        """The request's jobs are submitted."""
+        ticket.exchange = exchange
+        if self.is_cut_off:
+            self._cut_off(exchange)
 
     def leave(self, ticket: Ticket) -> None:
         """The request is over; its place is free once its rows are."""
@@ -113,18 +118,13 @@ class Desk:
 
     def cut_off(self) -> None:
         """Let nobody in, and end what is open; its clients are told."""
-        self.is_draining = True
+        self.is_draining = self.is_cut_off = True
         for ticket in self._open:
             if ticket.exchange is not None:
-                ticket.exchange.end(
-                    Refused(
-                        503,
-                        "shutting_down",
-                        "the server is stopping; the reply is cut off here",
-                        retry_after_s=RESTART_S,
-                    ),
-                    "shutdown",
-                )
+                self._cut_off(ticket.exchange)
+
+    def _cut_off(self, exchange: Exchange) -> None:
+        exchange.end(Refused(503, "shutting_down", STOPPING, retry_after_s=RESTART_S), "shutdown")
 
     async def _is_idle(self, seconds: float) -> bool:
         self._idle.clear()

@@ -11,6 +11,7 @@ from mtp_mlx.errors import EngineStopped, MtpError, RequestError
 
 INTERNAL = "the server failed on this request; its log names the fault by this request's id"
 STOPPED = "the engine has failed, or was stopped; the server's log says why"
+STOPPING = "the server is stopping; try again later"
 TRANSIENT_S = 1  # Retry-After, in seconds
 RESTART_S = 5  # Retry-After of a server that stops: another may come up
 

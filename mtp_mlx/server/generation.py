@@ -53,8 +53,8 @@ async def answer(serving: Serving, client: Client, ask: Ask, scope: Scope, send:
         jobs = await serving.beside(
             client, lambda: [llm.prepare(choice.prompt, **choice.options) for choice in ask.choices]
         )
-        desk.check(0)  # it may be draining by now
-        exchange = ticket.exchange = Exchange(llm, jobs, serving.limits)
+        exchange = Exchange(llm, jobs, serving.limits)
+        desk.begin(ticket, exchange)
         state[BEGUN] = True
         client.when_gone(lambda: exchange.end(ClientGone(), why_gone(scope)))
         reply = make_answer(ask, state["request_id"], int(time.time()), serving.served)

@@ -14,9 +14,12 @@ from mtp_mlx.server.errors import Refused
 from mtp_mlx.server.generation import Generation
 from mtp_mlx.server.health import Health
 from mtp_mlx.server.metrics import CONTENT_TYPE
+from mtp_mlx.server.openapi import document
+from mtp_mlx.server.settings import ServerSettings
 from mtp_mlx.server.static import Page
 from mtp_mlx.server.status import status
-from mtp_mlx.server.tokens import Tokens, detokenize, tokenize
+from mtp_mlx.server.tokenizing import detokenize, tokenize
+from mtp_mlx.server.tokens import Tokens
 
 if TYPE_CHECKING:
     from mtp_mlx.server.app import App
@@ -76,12 +79,13 @@ def router(app: "App") -> Router:
     gets: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/health": health.health,
         "/ready": health.ready,
+        "/openapi.json": Document(app.settings).get,
         "/metrics": figures.metrics,
         "/v1/status": figures.status,
         "/v1/models": models.all,
         "/models": models.all,
-        "/v1/models/{name:path}": models.one,
-        "/models/{name:path}": models.one,
+        "/v1/models/{model:path}": models.one,
+        "/models/{model:path}": models.one,
     }
     if app.settings.ui:
         page = Page.read()
@@ -102,8 +106,18 @@ class Models:
 
     async def one(self, request: Request) -> Response:
         served = self._app.serving().served
-        served.check_name(request.path_params["name"])
+        served.check_name(request.path_params["model"])
         return JSONResponse(served.model())
+
+
+class Document:
+    """GET /openapi.json"""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._found = document(has_keys=bool(settings.api_keys), has_page=settings.ui)
+
+    async def get(self, request: Request) -> Response:
+        return JSONResponse(self._found)
 
 
 class Figures:

@@ -76,6 +76,11 @@ class Server:
         """Wait until it has stopped; False if it has not."""
         return self._ended.wait(seconds)
 
+    @property
+    def connections(self) -> int:
+        """Connections that are open."""
+        return len(self._uvicorn.server_state.connections)
+
     def _soon(self, action: Callable[[], None]) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended

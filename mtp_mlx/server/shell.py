@@ -15,12 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mtp_mlx.fields import shown_name
 from mtp_mlx.server.client import ClientGone
 from mtp_mlx.server.connection import SERVER
-from mtp_mlx.server.errors import RESTART_S, Answer, Refused, error_answer
+from mtp_mlx.server.errors import RESTART_S, STOPPING, Answer, Refused, error_answer
 from mtp_mlx.server.frames import EVENT_STREAM, frame
 from mtp_mlx.server.guard import METHODS, Guard, request_id
 
 LOG = logging.getLogger("mtp_mlx.server")
-STOPPED = "the server is stopping; try again later"
 BEGUN = "begun"  # in the state of a request: the model was asked
 EXPLAINED_IN_LOG = frozenset({"internal", "engine_stopped"})
 GONE = 499  # in the log: the client left before its reply was complete
@@ -54,7 +53,9 @@ class Shell:
         except ClientGone:
             reply.status = GONE
         except asyncio.CancelledError:
-            await self._fail(reply, Refused(503, "shutting_down", STOPPED, retry_after_s=RESTART_S))
+            await self._fail(
+                reply, Refused(503, "shutting_down", STOPPING, retry_after_s=RESTART_S)
+            )
         except Exception as error:
             await self._fail(reply, error)
         finally:

@@ -8,12 +8,13 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import mtp_mlx
 from mtp_mlx.api import LLM
 from mtp_mlx.server.app import App, make_app
+from mtp_mlx.server.desk import Desk
 from mtp_mlx.server.run import Server
 from mtp_mlx.server.served import Served
 from mtp_mlx.server.settings import ServerSettings
@@ -27,6 +28,35 @@ SKY = [{"role": "user", "content": "What is the capital of France?"}]
 def tiny() -> LLM:
     """The built-in pair, shared by all modules: leave no request in it."""
     return mtp_mlx.load("tiny", dtype="float32", max_num_seqs=4)
+
+
+@cache
+def endless() -> LLM:
+    """The same pair, whose replies end at max_tokens alone, and whose prompts are read in chunks of
+    8 tokens."""
+    llm = mtp_mlx.load("tiny", dtype="float32", max_num_seqs=2, prefill_chunk=8)
+    nothing = (llm.config.vocab_size - 1,)
+    llm._defaults = replace(llm._defaults, eos_ids=nothing)
+    return llm
+
+
+@contextlib.contextmanager
+def stuck(llm: LLM) -> Iterator[None]:
+    """The engine takes no step."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(runtime, engine) -> None:
+        entered.set()
+        assert go_on.wait(PATIENCE_S)
+
+    thread = threading.Thread(target=llm._worker.call, args=(hold,))
+    thread.start()
+    assert entered.wait(PATIENCE_S)
+    try:
+        yield
+    finally:
+        go_on.set()
+        thread.join(PATIENCE_S)
 
 
 class Log(logging.Handler):
@@ -62,13 +92,18 @@ class Here:
     server: Server
     port: int
     log: Log
+    idle_kv: int
 
     def connect(self, receive_bytes: int | None = None) -> socket.socket:
         sock = socket.socket()
         if receive_bytes is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         sock.settimeout(PATIENCE_S)
-        sock.connect(("127.0.0.1", self.port))
+        try:
+            sock.connect(("127.0.0.1", self.port))
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def raw(self, data: bytes) -> Answer:
@@ -84,10 +119,25 @@ class Here:
     def post(self, path: str, body: object, headers: str = HEAD) -> Answer:
         return self.ask("POST", path, headers, json.dumps(body).encode())
 
+    @property
+    def llm(self) -> LLM:
+        return self.app.serving().served.llm
+
+    @property
+    def desk(self) -> Desk:
+        return self.app.serving().desk
+
+    @property
+    def connections(self) -> int:
+        """Open ones."""
+        return self.server.connections
+
     def is_idle(self) -> bool:
-        serving = self.app.serving()
-        stats = serving.served.llm.stats()
-        return serving.desk.in_flight == 0 and stats.is_idle and stats.kv_reserved_bytes == 0
+        """Is no row, queue entry or byte of a row's K/V taken?"""
+        stats = self.llm.stats()
+        return (
+            self.desk.in_flight == 0 and stats.is_idle and stats.kv_reserved_bytes == self.idle_kv
+        )
 
 
 @contextlib.contextmanager
@@ -105,7 +155,7 @@ def serving(settings: ServerSettings | None = None, llm: LLM | None = None) -> I
     thread = threading.Thread(target=server.run, args=(listening,))
     thread.start()
     try:
-        yield Here(app, server, port, log)
+        yield Here(app, server, port, log, llm.stats().kv_reserved_bytes)
     finally:
         server.stop()
         thread.join(PATIENCE_S)
@@ -129,6 +179,15 @@ def send(sock: socket.socket, data: bytes) -> None:
     """Send all of it, unless the server has hung up, which a reply explains."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         sock.sendall(data)
+
+
+def finish(sockets: list[socket.socket]) -> list[int]:
+    """Read a reply from each, and hang up; their statuses."""
+    statuses = []
+    for sock in sockets:
+        with sock:
+            statuses.append(read(sock).status)
+    return statuses
 
 
 def read(sock: socket.socket, method: str = "GET") -> Answer:
