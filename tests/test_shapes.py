@@ -7,7 +7,8 @@ import pytest
 from mtp_mlx import shapes
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.fit import ring_bytes, row_bytes, weight_bytes
-from mtp_mlx.shapes import SIZES, drafter_shapes, published, target_shapes
+from mtp_mlx.pair_names import SIZES
+from mtp_mlx.shapes import drafter_shapes, published, target_shapes
 from tests import tiny_configs
 
 BF16 = 2
