@@ -1,6 +1,6 @@
 """The golden and the embedded pairs on MLX, and what a request gives when an engine runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ import mlx.core as mx
 from mtp_mlx.checkpoint import open_drafter, open_target
 from mtp_mlx.embedded import embedded_folder
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
+from mtp_mlx.engine.invariants import check_invariants
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.load import load_drafter, load_target
 from mtp_mlx.model.target import Target
@@ -155,6 +156,36 @@ class Run:
                 return
             self.step()
         raise AssertionError(f"not idle after {MAX_STEPS} steps")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """When a request arrives, and the step before which it is cancelled, if it is."""
+
+    request: Request
+    step: int
+    cancelled_at: int | None
+
+
+def run_schedule(
+    engine: Engine, arrivals: Sequence[Arrival], look: Callable[[], None] = lambda: None
+) -> list[Outcome]:
+    """The outcomes in the order of the arrivals; the engine's invariants are checked after each
+    step, and `look` is called."""
+    running = Run(engine)
+    ids: dict[int, int] = {}
+    for step in range(MAX_STEPS):
+        for index, arrival in enumerate(arrivals):
+            if arrival.step == step:
+                ids[index] = running.submit(arrival.request)
+            if arrival.cancelled_at == step and index in ids:
+                running.cancel(ids[index])
+        running.step()
+        check_invariants(engine)
+        look()
+        if len(ids) == len(arrivals) and engine.is_idle:
+            return [running.outcomes[ids[index]] for index in range(len(arrivals))]
+    raise AssertionError(f"not idle after {MAX_STEPS} steps")
 
 
 def run_together(
