@@ -378,7 +378,10 @@ def test_an_idle_engine_keeps_nothing_of_the_rows_that_were(reason):
         run.step()
     if reason == "cancelled":
         run.cancel(1)
-    assert run.engine.is_idle and run.outcomes[1].text[:2] == (text[: text.index(text[5]) + 1], reason)
+    assert run.engine.is_idle and run.outcomes[1].text[:2] == (
+        text[: text.index(text[5]) + 1],
+        reason,
+    )
     gc.collect()
     assert gone() is None
     assert planner.left == [1]
