@@ -487,6 +487,6 @@ def test_a_bias_decides_and_penalties_of_nothing_change_nothing():
     free = loaded().generate([2, 9], **options).token_ids
     off = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}}
     assert loaded().generate([2, 9], **options, **off).token_ids == free
-    forced = loaded().generate([2, 9], **options, logit_bias={"77": 100})
+    forced = loaded("31b").generate([2, 9], **options, logit_bias={"77": 100})
     assert set(forced.token_ids) == {77}
     assert forced.spec.accepted == forced.spec.drafted > 0  # the drafter is biased as well

@@ -35,6 +35,6 @@ def _sum(values: mx.array) -> mx.array:
     """Sums [N, 1] of the rows, in a tree."""
     while values.shape[1] > 1:
         missing = -values.shape[1] % FOLD
-        folded = mx.pad(values, ((0, 0), (0, missing)))
+        folded = mx.pad(values, [(0, 0), (0, missing)])
         values = folded.reshape(values.shape[0], -1, FOLD).sum(axis=-1)
     return values
