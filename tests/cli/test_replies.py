@@ -67,7 +67,8 @@ def test_json_lines_are_chunks_and_then_the_object(generate, count):
         assert "".join(chunk["text"] for chunk in own) == reply["text"]
         assert [chunk["finish_reason"] for chunk in own if chunk["finish_reason"]] == ["length"]
         assert sum(len(chunk["drafts"]) for chunk in own) == reply["spec"]["drafted"]
-        assert {*tokens[0]} == {"id", "text", "origin", "position"}
+        assert {*tokens[0]} == {"id", "text", "origin", "position", "logprob"}
+        assert tokens[0]["logprob"] is None
 
 
 def test_a_fault_is_an_object_with_json_lines_too(generate):

@@ -14,6 +14,9 @@ from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.load import load_drafter, load_target
 from mtp_mlx.model.target import Target
+from mtp_mlx.reference.drafter import Drafter as NumpyDrafter
+from mtp_mlx.reference.load import load_weights
+from mtp_mlx.reference.target import Target as NumpyTarget
 from mtp_mlx.request import Event, Failed, Finished, Logprob, Request, Tokens
 from tests.constraints import copied
 from tests.exact.cases import Call
@@ -51,6 +54,30 @@ def fresh_embedded_pair(name: str) -> Pair:
     """The same, read anew: its weights may be changed."""
     folder = embedded_folder(name)
     return read_pair(folder, folder.with_name(f"{name}-assistant"))
+
+
+@cache
+def golden_twin(variant: str) -> tuple[NumpyTarget, NumpyDrafter]:
+    """The golden pair of a variant in NumPy."""
+    with TemporaryDirectory() as folder:
+        return read_twin(*recipe.write_pair(Path(folder), variant))
+
+
+@cache
+def embedded_twin(name: str) -> tuple[NumpyTarget, NumpyDrafter]:
+    """A trained pair of the package in NumPy."""
+    folder = embedded_folder(name)
+    return read_twin(folder, folder.with_name(f"{name}-assistant"))
+
+
+def read_twin(target_folder: Path, drafter_folder: Path) -> tuple[NumpyTarget, NumpyDrafter]:
+    """A pair on disk, in NumPy."""
+    target = open_target(target_folder)
+    drafter = open_drafter(drafter_folder, target.config)
+    return (
+        NumpyTarget(target.config, load_weights(target)),
+        NumpyDrafter(drafter.config, load_weights(drafter)),
+    )
 
 
 def read_pair(target_folder: Path, drafter_folder: Path) -> Pair:
