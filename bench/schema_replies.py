@@ -31,7 +31,7 @@ MAX_TOKENS = 400  # every schema is met within
 TEMPERATURES = (0.0, 0.0, 0.7, 1.0)
 DRAFTS = (1, 2, 3, 5, 7, "auto")
 TOOLS = [declaration("get_time"), declaration("add"), declaration("get_weather")]
-TEXT = {"type": "string", "maxLength": 24}
+TEXT = {"type": "string", "maxLength": 12}
 FREE = 4  # of so many requests one has no constraint
 
 
@@ -47,10 +47,10 @@ def _closed(**properties: Any) -> dict[str, Any]:
 SCHEMAS = (
     _closed(name=TEXT, legs={"type": "integer", "minimum": 0, "maximum": 8}),
     _closed(city=TEXT, degrees={"type": "integer"}, sky={"enum": ["sunny", "rainy", "cloudy"]}),
-    _closed(items={"type": "array", "items": TEXT, "minItems": 1, "maxItems": 4}),
+    _closed(items={"type": "array", "items": TEXT, "minItems": 1, "maxItems": 3}),
     _closed(answer={"anyOf": [{"type": "null"}, {"type": "boolean"}, TEXT]}, why=TEXT),
     _closed(code={"type": "string", "pattern": "^[A-Z]{2}-[0-9]{3}$"}, größe={"const": "groß"}),
-    _closed(word=TEXT, letters={"type": "array", "items": {"$ref": "#/$defs/l"}, "maxItems": 9})
+    _closed(word=TEXT, letters={"type": "array", "items": {"$ref": "#/$defs/l"}, "maxItems": 5})
     | {"$defs": {"l": {"type": "string", "pattern": "^[a-z]$"}}},
 )
 
@@ -116,9 +116,9 @@ def _request(messages: list[dict[str, Any]], source: random.Random) -> Asked:
     schema = source.choice(SCHEMAS)
     named = {"name": "reply", "schema": schema, "strict": True}
     options["response_format"] = {"type": "json_schema", "json_schema": named}
-    if source.random() < 0.3:
+    if source.random() < 0.2:
         options["think"] = True
-        options["thinking_budget"] = source.choice((0, 3, 20))
+        options["thinking_budget"] = source.choice((0, 3, 8))
     return Asked(messages, options, schema)
 
 

@@ -42,7 +42,7 @@ BROAD_EXCEPTS = {
 }
 HEAVY = (
     *("mlx", "numpy", "tokenizers", "jinja2", "mlx_lm", "transformers", "torch"),
-    *("rich", "prompt_toolkit", "markdown_it", "huggingface_hub"),
+    *("rich", "prompt_toolkit", "markdown_it", "huggingface_hub", "llguidance"),
 )
 FOREIGN = ("mlx_lm", "transformers", "torch", "safetensors")
 HELP_S = 0.15

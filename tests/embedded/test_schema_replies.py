@@ -38,7 +38,7 @@ def test_five_hundred_replies(name):
 
 
 def test_the_reference_writes_the_same():
-    asked = [replace(one, options={**one.options, "max_tokens": 24}) for one in requests(4, 3)]
+    asked = [replace(one, options={**one.options, "max_tokens": 16}) for one in requests(3, 3)]
     with mtp_mlx.load("tiny", backend="numpy") as twin:
         theirs = run(twin, asked, (2,))
     ours = run(pair(), asked, (3,))
@@ -59,7 +59,7 @@ def test_a_schema_begins_after_the_thought(budget):
     options = {"response_format": form(SCHEMAS[1]), "temperature": 0.0, "max_tokens": 200}
     replies = [
         pair().chat(ASKED, think=True, thinking_budget=budget, num_draft_tokens=drafts, **options)
-        for drafts in (0, 1, 3, 7)
+        for drafts in (0, 3)
     ]
     assert len({reply.token_ids for reply in replies}) == 1
     reply = replies[-1]
@@ -100,11 +100,11 @@ def test_a_schema_and_tools_leave_the_choice_to_the_model():
     assert set(json.loads(told.text)) == {"name", "legs"}
 
 
-@pytest.mark.parametrize("drafts", [0, 1, 3, 7])
+@pytest.mark.parametrize("drafts", [0, 3])
 def test_one_call_ends_the_reply(drafts):
     """Calls of which a second follows: the grammar allows it, and the prompt asks for it."""
     bias = {50: -100.0, 106: -100.0, 1: -100.0}
-    options = {"tools": TOOLS, "temperature": 0.0, "max_tokens": 60, "num_draft_tokens": drafts}
+    options = {"tools": TOOLS, "temperature": 0.0, "max_tokens": 40, "num_draft_tokens": drafts}
     both = {"tool_choice": "required", "logit_bias": bias, **options}
     several = pair().chat(ASKED, **both)
     assert several.token_ids.count(CALL) > 1
