@@ -24,6 +24,7 @@ FILE_NAME = "config.toml"
 LIMIT_BYTES = 1 << 20
 MODELS = "models"
 MOST = 1 << 30
+MAX_PORT = (1 << 16) - 1
 LIKENESS = 0.5  # of a key that may have been meant
 NO_HOME = "this user has no home folder, and no config folder (XDG_CONFIG_HOME) is set"
 
@@ -70,6 +71,9 @@ KEYS: dict[str, dict[str, Check]] = {
         "draft_model": _text,
         "memory_limit": _limit,
         "max_num_seqs": _integer(1, MAX_NUM_SEQS),
+        "host": _text,
+        "port": _integer(0, MAX_PORT),
+        "api_key_file": _text,
     },
     "sampling": {
         "temperature": _number(0.0, 1e4),

@@ -77,7 +77,7 @@ def test_importing_the_package_imports_nothing_heavy():
 LIGHT = (
     *("--help", "--version", "chat --help", "generate --help", "demo --help", "tune --help"),
     *("completion zsh", "pull --help", "ls --help", "rm --help", "show --help", "ls"),
-    *("convert --help", "fit --help", "doctor --help", "config --help"),
+    *("convert --help", "fit --help", "doctor --help", "config --help", "serve --help"),
 )
 
 

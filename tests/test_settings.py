@@ -59,9 +59,18 @@ def test_a_whole_file():
             "config.toml:3: sampling.temp is not known; did you mean temperat",
         ),
         ("[smpling]\ntop_k = 1", "config.toml:1: smpling is not known; did you mean sampling?"),
-        ("[defaults]\nhost = 'x'", "config.toml:2: defaults.host is not known; known are model, "),
+        (
+            "[defaults]\nghost = 'x'",
+            "config.toml:2: defaults.ghost is not known; did you mean host?",
+        ),
+        ("[defaults]\nzz = 'x'", "config.toml:2: defaults.zz is not known; known are model, "),
+        (
+            "[defaults]\nport = 70000",
+            "defaults.port must be an integer from 0 to 65535, found 70000",
+        ),
+        ("[defaults]\nhost = 1", "defaults.host must be a text, found 1"),
         ("[ui]\ntheme = 'dark'", "config.toml:2: ui.theme is not known"),
-        ("defaults.port = 1", "config.toml:1: defaults.port is not known"),
+        ("defaults.ports = 1", "config.toml:1: defaults.ports is not known"),
         ("seed = 1", "config.toml:1: seed is not known"),
         ("sampling = 1", "config.toml:1: sampling must be a section, found 1"),
         ("[defaults]\nmodel = 3", "config.toml:2: defaults.model must be a text, found 3"),
@@ -200,8 +209,8 @@ def test_a_file_is_written_whole_and_through_a_link(tmp_path):
 
 
 def test_every_key_is_one_that_a_command_has():
-    from mtp_mlx.cli.generate import command
+    from mtp_mlx.cli import generate, serve
 
-    names = {param.name for param in command.params}
+    names = {param.name for each in (generate, serve) for param in each.command.params}
     assert {key for section in KEYS.values() for key in section} <= names
     assert set(MODEL_KEYS) == {"path", "alias", "draft"}

@@ -28,6 +28,9 @@ BUILT_IN: dict[str, Any] = {
     "draft_model": "auto",
     "memory_limit": None,
     "max_num_seqs": ROWS,
+    "host": "127.0.0.1",
+    "port": 8080,
+    "api_key_file": None,
     "seed": None,
     "max_tokens": 4096,
     "repetition_penalty": 1.0,
@@ -37,6 +40,7 @@ BUILT_IN: dict[str, Any] = {
 }
 NOTES = {
     "memory_limit": "three quarters of the machine's memory",
+    "api_key_file": "no key",
     "seed": "drawn for each reply",
 }
 KEY_WIDTH, VALUE_WIDTH = 24, 16
@@ -56,9 +60,10 @@ def command() -> None:
     """Show and change the settings that commands start from.
 
     Flags come first, then MTP_MLX_<FLAG> variables, the file, the checkpoint's generation_config,
-    and what is built in. Sections: [defaults] model draft_model memory_limit max_num_seqs;
-    [sampling] temperature top_k top_p min_p seed max_tokens repetition_penalty presence_penalty
-    frequency_penalty; [models."NAME"] path or alias, draft; [ui] color_drafts.
+    and what is built in. Sections: [defaults] model draft_model memory_limit max_num_seqs
+    host port api_key_file; [sampling] temperature top_k top_p min_p seed max_tokens
+    repetition_penalty presence_penalty frequency_penalty; [models."NAME"] path or alias, draft;
+    [ui] color_drafts.
     """
 
 

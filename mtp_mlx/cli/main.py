@@ -38,6 +38,7 @@ COMMANDS = {
     "ls": ("mtp_mlx.cli.ls", "List the models on this machine."),
     "pull": ("mtp_mlx.cli.pull", "Fetch a model and its drafter from the hub."),
     "rm": ("mtp_mlx.cli.rm", "Delete a model from the hub's cache."),
+    "serve": ("mtp_mlx.cli.serve", "Serve a model to programs and pages, as OpenAI's API."),
     "show": ("mtp_mlx.cli.show", "Show what a model is and which drafter it has."),
     "tune": ("mtp_mlx.cli.tune", "Measure what drafting costs here, and keep it for later."),
     "verify": ("mtp_mlx.cli.verify", "Prove that drafts and neighbours change no text here."),

@@ -259,17 +259,22 @@ tint_option = option(
     help="Tint accepted drafts on a terminal, the default.",
 )
 
-model_options = all_of(
-    shared(
+
+def model_option(default: str | None = None) -> Decorator:
+    """--model; None where a command goes on without one."""
+    return shared(
         "Model",
         "--model",
-        default="tiny",
-        show_default=True,
+        default=default,
+        show_default=default is not None,
         metavar="NAME|DIR",
         shell_complete=model_names,
         help=f"{' or '.join(NAMES)}, which are built in; e4b-4bit or org/name of the hub's cache "
         "(mtp-mlx pull); or the folder of a target.",
-    ),
+    )
+
+
+pair_options = all_of(
     draft_model_option,
     shared("Model", "--no-draft", is_flag=True, help="The same as --draft-model none."),
     shared(
@@ -307,6 +312,8 @@ model_options = all_of(
         "the cache is not quantised, because that changes the text. Leave the option out",
     ),
 )
+
+model_options = all_of(model_option("tiny"), pair_options)
 
 
 def loading_of(given: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def _merged(
     return found or None
 
 
-sampling_options = all_of(
+choosing_options = all_of(
     shared("Sampling", "--temp", "--temperature", "temperature", type=float, help="0 is greedy."),
     shared("Sampling", "--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
     shared("Sampling", "--top-p", type=float, help="Keep the likeliest tokens up to this mass."),
@@ -52,15 +52,11 @@ sampling_options = all_of(
         type=float,
         help="Keep tokens at least this likely, relative to the best.",
     ),
-    shared("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
-    shared("Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."),
-    shared(
-        "Sampling",
-        "--stop",
-        type=Texts(),
-        multiple=True,
-        help="End the reply before this text; may be repeated.",
-    ),
+)
+length_option = shared(
+    "Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."
+)
+penalty_options = all_of(
     shared(
         "Sampling",
         "--repetition-penalty",
@@ -74,6 +70,19 @@ sampling_options = all_of(
         help="Taken from the scores of the reply's tokens, -2 to 2.",
     ),
     shared("Sampling", "--frequency-penalty", type=float, help="The same, as often as they came."),
+)
+sampling_options = all_of(
+    choosing_options,
+    shared("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
+    length_option,
+    shared(
+        "Sampling",
+        "--stop",
+        type=Texts(),
+        multiple=True,
+        help="End the reply before this text; may be repeated.",
+    ),
+    penalty_options,
     shared(
         "Sampling",
         "--logit-bias",

@@ -17,7 +17,9 @@ OFF = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 
 def common_options(asked: Generation, served: Served) -> dict[str, Any]:
     """Raises RequestError where two fields contradict each other or a value has no place here."""
     given = asked.model_dump(include={*SAME, *OFF}, exclude_none=True)
-    found = {name: value for name, value in given.items() if value != OFF.get(name)}
+    found: dict[str, Any] = dict(served.sampling)
+    # What is off in itself is told only where it switches off what the server was started with.
+    found |= {n: value for n, value in given.items() if value != OFF.get(n) or n in found}
     if asked.top_k is not None:
         found["top_k"] = max(asked.top_k, 0)
     limit = _max_tokens(asked)

@@ -3,8 +3,8 @@
 import hashlib
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Served:
     """`id` is the name in every reply, `names` are those that requests may use too; none of them
     tells where files lie. `exactness`: what `mtp-mlx verify` last showed on this machine for this
     pair, A where nothing is known, None where it found a fault. `fingerprint` changes with what may
-    change a seeded reply.
+    change a seeded reply. `sampling`: options that hold where a request says nothing of them.
     """
 
     llm: LLM
@@ -46,6 +46,7 @@ class Served:
     fingerprint: str
     limits: Limits
     accept_any_model: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -55,6 +56,7 @@ class Served:
         dtype: str | None = None,
         limits: Limits | None = None,
         accept_any_model: bool = False,
+        sampling: Mapping[str, Any] | None = None,
     ) -> "Served":
         """`names`: what the user calls the model, the first one in replies; dtype: as load got it,
         which the level depends on."""
@@ -75,6 +77,7 @@ class Served:
             fingerprint=_fingerprint(all_names[0], drafters[:1]),
             limits=Limits() if limits is None else limits,
             accept_any_model=accept_any_model,
+            sampling={} if sampling is None else sampling,
         )
 
     def check_name(self, name: str | None) -> None:
