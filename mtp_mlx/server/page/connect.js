@@ -7,31 +7,31 @@ import { curl, openWebUi, stream, swift } from "./snippets.js";
 const HELLO = [{ role: "user", content: "Tell me a story about a fox." }];
 
 export function connect(root, { base, model }) {
-  const withKey = hasKey();
-  const key = withKey
-    ? "This server wants a key. The code below reads it from MTP_MLX_API_KEY."
-    : "This server wants no key; clients that insist on one may send anything.";
-  root.replaceChildren(
-    el("dl", { class: "facts" }, ...fact("Base URL", base), ...fact("Model", model)),
-    el("p", { text: key }),
-    ...block("openai for Python", stream(base, model, withKey)),
-    ...block("curl", curl(base, { model, messages: HELLO }, withKey)),
-    ...block("Open WebUI", openWebUi(base, withKey), DOCKER),
-    ...block("Swift, URLSession", swift(base, model, withKey)),
-  );
+	const withKey = hasKey();
+	const key = withKey
+		? "This server wants a key. The code below reads it from MTP_MLX_API_KEY."
+		: "This server wants no key; clients that insist on one may send anything.";
+	root.replaceChildren(
+		el("dl", {}, ...fact("Base URL", base), ...fact("Model", model)),
+		el("p", { text: key }),
+		...block("openai for Python", stream(base, model, withKey)),
+		...block("curl", curl(base, { model, messages: HELLO }, withKey)),
+		...block("Open WebUI", openWebUi(base, withKey), DOCKER),
+		...block("Swift, URLSession", swift(base, model, withKey)),
+	);
 }
 
 const DOCKER =
-  "In Docker the host is host.docker.internal: start the server with --host, a key, and " +
-  "--allowed-hosts host.docker.internal, and use that name in the URL.";
+	"In Docker the host is host.docker.internal: start the server with --host, a key, and " +
+	"--allowed-hosts host.docker.internal, and use that name in the URL.";
 
 const fact = (name, value) => [el("dt", { text: name }), el("dd", {}, el("code", { text: value }))];
 
 function block(title, code, note) {
-  const head = el("div", { class: "head" }, el("h3", { text: title }));
-  head.append(
-    button("Copy", (event) => copy(code, event.target), { "aria-label": `Copy: ${title}` }),
-  );
-  const pre = el("pre", { tabindex: "0", role: "region", "aria-label": title }, el("code", { text: code }));
-  return [head, pre, note ? el("p", { class: "quiet", text: note }) : null].filter(Boolean);
+	const head = el("div", { class: "head" }, el("h3", { text: title }));
+	head.append(
+		button("Copy", (event) => copy(code, event.target), { "aria-label": `Copy: ${title}` }),
+	);
+	const pre = el("pre", { tabindex: "0", role: "region", "aria-label": title }, el("code", { text: code }));
+	return [head, pre, note ? el("p", { class: "quiet", text: note }) : null].filter(Boolean);
 }

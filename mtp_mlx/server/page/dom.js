@@ -4,67 +4,67 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** An element. `options`: attributes by name; `class`, `text` and `on` ({event: handler}) are special. */
 export function el(tag, options = {}, ...children) {
-  return build(document.createElement(tag), options, children);
+	return build(document.createElement(tag), options, children);
 }
 
 export function svg(tag, options = {}, ...children) {
-  return build(document.createElementNS(SVG, tag), options, children);
+	return build(document.createElementNS(SVG, tag), options, children);
 }
 
 function build(node, options, children) {
-  for (const [name, value] of Object.entries(options)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name === "text") node.textContent = value;
-    else if (name === "on") {
-      for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
-    } else node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
+	for (const [name, value] of Object.entries(options)) {
+		if (value === null || value === undefined || value === false) continue;
+		if (name === "text") node.textContent = value;
+		else if (name === "on") {
+			for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
+		} else node.setAttribute(name, value === true ? "" : value);
+	}
+	node.append(...children.filter((child) => child !== null && child !== undefined));
+	return node;
 }
 
 export function button(label, handler, options = {}) {
-  return el("button", { type: "button", text: label, on: { click: handler }, ...options });
+	return el("button", { type: "button", text: label, on: { click: handler }, ...options });
 }
 
 export const byId = (id) => document.getElementById(id);
 
 /** Said by a screen reader when it has time. */
 export function announce(text) {
-  byId("said").textContent = text;
+	byId("said").textContent = text;
 }
 
 /** Copies; the button says so for a moment. */
 export async function copy(text, from) {
-  const label = from.textContent;
-  from.textContent = (await written(text)) ? "Copied" : "Not copied";
-  announce(from.textContent);
-  setTimeout(() => (from.textContent = label), 1200);
+	const label = from.textContent;
+	from.textContent = (await written(text)) ? "Copied" : "Not copied";
+	announce(from.textContent);
+	setTimeout(() => (from.textContent = label), 1200);
 }
 
 async function written(text) {
-  if (navigator.clipboard) {
-    try {
-      await navigator.clipboard.writeText(text);
-      return true;
-    } catch {
-      // not allowed: the old way below
-    }
-  }
-  // A page that did not come over https or from this machine has no clipboard.
-  const back = document.activeElement;
-  const area = el("textarea", { class: "hidden", "aria-hidden": "true" });
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  const done = document.execCommand("copy");
-  area.remove();
-  back?.focus();
-  return done;
+	if (navigator.clipboard) {
+		try {
+			await navigator.clipboard.writeText(text);
+			return true;
+		} catch {
+			// not allowed: the old way below
+		}
+	}
+	// A page that did not come over https or from this machine has no clipboard.
+	const back = document.activeElement;
+	const area = el("textarea", { class: "hidden", "aria-hidden": "true" });
+	area.value = text;
+	document.body.append(area);
+	area.select();
+	const done = document.execCommand("copy");
+	area.remove();
+	back?.focus();
+	return done;
 }
 
 export function save(name, type, text) {
-  const url = URL.createObjectURL(new Blob([text], { type }));
-  el("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
+	const url = URL.createObjectURL(new Blob([text], { type }));
+	el("a", { href: url, download: name }).click();
+	setTimeout(() => URL.revokeObjectURL(url), 1000);
 }

@@ -18,29 +18,30 @@ tabs(byId("tabs"));
 new Chat(() => served);
 new Race(() => served);
 const strip = new Strip();
+byId("live").open = innerWidth > 1000;
 connect(byId("connect-body"), served);
 byId("again").addEventListener("click", meet);
 meet();
 
 /** Learns what is served; everything but the strip works without. */
 async function meet() {
-  byId("trouble").hidden = true;
-  try {
-    const status = await read("v1/status");
-    served = { model: status.model, exactness: status.exactness, base };
-    byId("model").textContent = status.model;
-    document.title = `${status.model} · mtp-mlx`;
-    byId("drafter").textContent = status.draft_model ? `drafter ${status.draft_model}` : "no drafter: plain decoding";
-    const level = byId("level");
-    level.hidden = !status.exactness;
-    level.textContent = `exactness ${status.exactness}`;
-    level.title = LEVELS[status.exactness] ?? "";
-    byId("version").textContent = status.version;
-    connect(byId("connect-body"), served);
-    strip.start();
-  } catch (fault) {
-    if (!(fault instanceof ApiError)) throw fault;
-    byId("trouble-text").textContent = fault.message;
-    byId("trouble").hidden = false;
-  }
+	byId("trouble").hidden = true;
+	try {
+		const status = await read("v1/status");
+		served = { model: status.model, exactness: status.exactness, base };
+		byId("model").textContent = status.model;
+		document.title = `${status.model} · mtp-mlx`;
+		byId("drafter").textContent = status.draft_model ? `drafter ${status.draft_model}` : "no drafter: plain decoding";
+		const level = byId("level");
+		level.hidden = !status.exactness;
+		level.textContent = `exactness ${status.exactness}`;
+		level.title = LEVELS[status.exactness] ?? "";
+		byId("version").textContent = status.version;
+		connect(byId("connect-body"), served);
+		strip.start();
+	} catch (fault) {
+		if (!(fault instanceof ApiError)) throw fault;
+		byId("trouble-text").textContent = fault.message;
+		byId("trouble").hidden = false;
+	}
 }

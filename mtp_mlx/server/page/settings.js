@@ -2,37 +2,35 @@
 
 import { byId } from "./dom.js";
 
-const NUMBERS = ["temperature", "max_tokens", "seed"];
+const NUMBERS = ["temperature", "max_tokens", "seed", "num_draft_tokens"];
 
 /** Fields of the next request; throws an Error that names the setting. */
 export function settings() {
-  const fields = {};
-  for (const name of NUMBERS) {
-    const input = byId(name);
-    if (!input.validity.valid) throw new Error(`${labelOf(input)}: ${input.validationMessage}`);
-    if (input.value !== "") fields[name] = Number(input.value);
-  }
-  const drafts = byId("drafts").value;
-  if (drafts !== "auto") fields.num_draft_tokens = Number(drafts);
-  if (byId("thinking").checked) fields.enable_thinking = true;
-  const tools = byId("tools").value.trim();
-  if (tools) fields.tools = listOf(tools);
-  return fields;
+	const fields = {};
+	for (const name of NUMBERS) {
+		const input = byId(name);
+		if (!input.validity.valid) throw new Error(`${labelOf(input)}: ${input.validationMessage}`);
+		if (input.value !== "") fields[name] = Number(input.value);
+	}
+	if (byId("thinking").checked) fields.enable_thinking = true;
+	const tools = byId("tools").value.trim();
+	if (tools) fields.tools = listOf(tools);
+	return fields;
 }
 
 export const systemPrompt = () => byId("system").value.trim();
 
 function labelOf(input) {
-  return input.labels[0].firstChild.textContent.trim();
+	return input.labels[0].firstChild.textContent.trim();
 }
 
 function listOf(text) {
-  let tools = null;
-  try {
-    tools = JSON.parse(text);
-  } catch (fault) {
-    throw new Error(`Tools: ${fault.message}`);
-  }
-  if (!Array.isArray(tools)) throw new Error("Tools: a JSON list is wanted, as in OpenAI's API.");
-  return tools;
+	let tools = null;
+	try {
+		tools = JSON.parse(text);
+	} catch (fault) {
+		throw new Error(`Tools: ${fault.message}`);
+	}
+	if (!Array.isArray(tools)) throw new Error("Tools: a JSON list is wanted, as in OpenAI's API.");
+	return tools;
 }

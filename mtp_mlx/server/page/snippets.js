@@ -23,8 +23,8 @@ export function python(base, body, withKey) {
   const fields = Object.entries(body);
   const given = fields.filter(([name]) => OPENAI.has(name));
   const extra = fields.filter(([name]) => !OPENAI.has(name));
-  const lines = given.map(([name, value]) => `    ${name}=${literal(value, 4)},`);
-  if (extra.length) lines.push(`    extra_body=${literal(Object.fromEntries(extra), 4)},`);
+  const lines = given.map(([name, value]) => `    ${name}=${literal(value)},`);
+  if (extra.length) lines.push(`    extra_body=${literal(Object.fromEntries(extra))},`);
   return `${withKey ? "import os\n\n" : ""}from openai import OpenAI
 
 client = OpenAI(base_url=${literal(base)}, api_key=${keyOf(withKey)})
@@ -37,18 +37,10 @@ print(reply.choices[0].message.content)`;
 const keyOf = (withKey) => (withKey ? `os.environ["${KEY}"]` : '"not needed"');
 
 /** A value of JSON as Python writes it. */
-function literal(value, depth = 0) {
-  if (value === null) return "None";
-  if (typeof value === "boolean") return value ? "True" : "False";
-  if (typeof value !== "object") return JSON.stringify(value);
-  const [open, close] = Array.isArray(value) ? "[]" : "{}";
-  const parts = Array.isArray(value)
-    ? value.map((each) => literal(each, depth + 4))
-    : Object.entries(value).map(([name, each]) => `${JSON.stringify(name)}: ${literal(each, depth + 4)}`);
-  const short = `${open}${parts.join(", ")}${close}`;
-  if (short.length + depth < 90 && !short.includes("\n")) return short;
-  const pad = " ".repeat(depth);
-  return `${open}\n${parts.map((part) => `${pad}    ${part},\n`).join("")}${pad}${close}`;
+function literal(value) {
+  const names = { true: "True", false: "False", null: "None" };
+  const json = JSON.stringify(value, null, 4).replaceAll("\n", "\n    ");
+  return json.replace(/"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b/g, (part) => names[part] ?? part);
 }
 
 export function stream(base, model, withKey) {
