@@ -19,7 +19,7 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 STEP_S = 0.02
 
 HOSTILE = (
@@ -78,15 +78,15 @@ def script(body: dict) -> list[Round]:
     asked = body["messages"][-1]["content"]
     depth = body.get("num_draft_tokens", 7)
     depth = 7 if depth == "auto" else depth
+    text = " ".join(f"word{i}" for i in range(400 if "long" in asked else 40))
     if "hostile" in asked:
-        return rounds_of(HOSTILE, depth)
-    if "markdown" in asked:
-        return rounds_of(MARKDOWN, depth)
-    if "differ" in asked:
-        return rounds_of(f"one two {'three' if depth else 'four'} five", depth)
-    words = " ".join(f"word{i}" for i in range(400 if "long" in asked else 40))
+        text = HOSTILE
+    elif "markdown" in asked:
+        text = MARKDOWN
+    elif "differ" in asked:
+        text = f"one two {'three' if depth else 'four'} five"
     thought = rounds_of("I think of naïve 🦊 words first", depth, "reasoning")
-    return [*(thought if body.get("enable_thinking") else []), *rounds_of(words, depth)]
+    return [*(thought if body.get("enable_thinking") else []), *rounds_of(text, depth)]
 
 
 class Standin:
@@ -148,8 +148,10 @@ class Standin:
                 call["function"] = {"name": "get_time", "arguments": '{"city":"Paris"}'}
                 yield frame({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]})
                 yield frame(last([], "tool_calls"))
-            for number, part in enumerate(rounds if "tool" not in asked else []):
-                choice = {"index": 0, "finish_reason": None, **part.chunk(number)}
+                yield "data: [DONE]\r\n\r\n"
+                return
+            for number, part in enumerate(rounds):
+                choice = {"index": 0, "finish_reason": None} | part.chunk(number)
                 yield frame({"choices": [choice]})
                 await asyncio.sleep(STEP_S)
                 if "break" in asked and number == 2:

@@ -1,7 +1,7 @@
 // The chat: turns, the box that messages are written in, and what can be done with both.
 
 import { ApiError, hasKey } from "./api.js";
-import { announce, button, byId, copy, el, save } from "./dom.js";
+import { announce, button, byId, copy, el, on, save } from "./dom.js";
 import { hideCard } from "./draft.js";
 import { ReplyView } from "./reply.js";
 import { Run } from "./run.js";
@@ -18,7 +18,7 @@ export class Chat {
 		this.log = byId("log");
 		this.box = byId("message");
 		this.going = null; // AbortController of the reply that is being written
-		byId("compose").addEventListener("submit", (event) => {
+		on("compose", "submit", (event) => {
 			event.preventDefault();
 			if (this.going) this.going.abort();
 			else this.send(this.box.value);
@@ -36,10 +36,10 @@ export class Chat {
 		for (const node of byId("ideas").children) {
 			node.addEventListener("click", () => this.send(node.textContent));
 		}
-		byId("new").addEventListener("click", () => this.cutTo(0));
-		byId("export-md").addEventListener("click", () => this.exportMarkdown());
-		byId("export-json").addEventListener("click", () => this.exportJson());
-		byId("tinted").addEventListener("change", () => this.turns.forEach(({ view }) => view?.redraw()));
+		on("new", "click", () => this.cutTo(0));
+		on("export-md", "click", () => this.exportMarkdown());
+		on("export-json", "click", () => this.exportJson());
+		on("tinted", "change", () => this.turns.forEach(({ view }) => view?.redraw()));
 		this.log.addEventListener("scroll", hideCard);
 	}
 

@@ -2,20 +2,19 @@
 
 import { hasKey } from "./api.js";
 import { button, copy, el } from "./dom.js";
-import { curl, openWebUi, stream, swift } from "./snippets.js";
-
-const HELLO = [{ role: "user", content: "Tell me a story about a fox." }];
+import { curl, openWebUi, python, swift } from "./snippets.js";
 
 export function connect(root, { base, model }) {
 	const withKey = hasKey();
+	const hello = { model, messages: [{ role: "user", content: "Tell me a story about a fox." }] };
 	const key = withKey
 		? "This server wants a key. The code below reads it from MTP_MLX_API_KEY."
 		: "This server wants no key; clients that insist on one may send anything.";
 	root.replaceChildren(
 		el("dl", {}, ...fact("Base URL", base), ...fact("Model", model)),
 		el("p", { text: key }),
-		...block("openai for Python", stream(base, model, withKey)),
-		...block("curl", curl(base, { model, messages: HELLO }, withKey)),
+		...block("openai for Python", python(base, hello, withKey)),
+		...block("curl", curl(base, hello, withKey)),
 		...block("Open WebUI", openWebUi(base, withKey), DOCKER),
 		...block("Swift, URLSession", swift(base, model, withKey)),
 	);
@@ -32,6 +31,6 @@ function block(title, code, note) {
 	head.append(
 		button("Copy", (event) => copy(code, event.target), { "aria-label": `Copy: ${title}` }),
 	);
-	const pre = el("pre", { tabindex: "0", role: "region", "aria-label": title }, el("code", { text: code }));
+	const pre = el("pre", { tabindex: "0" }, el("code", { text: code }));
 	return [head, pre, note ? el("p", { class: "quiet", text: note }) : null].filter(Boolean);
 }

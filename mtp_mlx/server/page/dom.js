@@ -28,6 +28,7 @@ export function button(label, handler, options = {}) {
 }
 
 export const byId = (id) => document.getElementById(id);
+export const on = (id, event, handler) => byId(id).addEventListener(event, handler);
 
 /** Said by a screen reader when it has time. */
 export function announce(text) {
@@ -43,24 +44,12 @@ export async function copy(text, from) {
 }
 
 async function written(text) {
-	if (navigator.clipboard) {
-		try {
-			await navigator.clipboard.writeText(text);
-			return true;
-		} catch {
-			// not allowed: the old way below
-		}
+	try {
+		await navigator.clipboard.writeText(text);
+		return true;
+	} catch {
+		return false; // not allowed, or a page that came neither over https nor from this machine
 	}
-	// A page that did not come over https or from this machine has no clipboard.
-	const back = document.activeElement;
-	const area = el("textarea", { class: "hidden", "aria-hidden": "true" });
-	area.value = text;
-	document.body.append(area);
-	area.select();
-	const done = document.execCommand("copy");
-	area.remove();
-	back?.focus();
-	return done;
 }
 
 export function save(name, type, text) {

@@ -1,8 +1,9 @@
 // The draft view: tokens tinted by their place in the round, a card about a round, and the replay.
 
-import { byId, el } from "./dom.js";
+import { button, byId, el } from "./dom.js";
 
 const PLACES = 7; // tints; deeper places share the last
+const STEP_MS = 450; // of a replay that plays
 
 const ORIGIN = {
 	d: (token) => `draft ${token.place}, accepted`,
@@ -30,10 +31,8 @@ export function watch(root, trace) {
 		if (node) showCard(node, trace, trace.tokens[node.dataset.i]);
 		else if (event.type === "pointerover") hideCard();
 	};
-	root.addEventListener("pointerover", show);
-	root.addEventListener("focusin", show);
-	root.addEventListener("pointerleave", hideCard);
-	root.addEventListener("focusout", hideCard);
+	for (const event of ["pointerover", "focusin"]) root.addEventListener(event, show);
+	for (const event of ["pointerleave", "focusout"]) root.addEventListener(event, hideCard);
 	root.addEventListener("keydown", (event) => {
 		const node = at(event);
 		if (!node) return;
@@ -66,10 +65,9 @@ export function hideCard() {
 function showCard(node, trace, token) {
 	const card = byId("card");
 	const { round, drafted, accepted, rejected, tokens } = token.round;
-	const title = round === 0 ? "After the prompt" : `Round ${round}`;
 	const counts = drafted ? `drafted ${drafted}, accepted ${accepted}` : "no drafts";
 	card.replaceChildren(
-		el("p", {}, el("strong", { text: title }), ` · ${counts}`),
+		el("p", {}, el("strong", { text: `Round ${round}` }), ` · ${counts}`),
 		el("p", { class: "chips" }, ...tokens.map((each) => chip(trace, each, each === token)), ...struck(rejected)),
 		el("p", { class: "quiet", text: ORIGIN[token.origin](token) }),
 	);
@@ -116,25 +114,24 @@ export function replay(trace, show) {
 		slider.setAttribute("aria-valuetext", said.textContent);
 		show(round);
 	};
+	const go = (value) => {
+		slider.value = value;
+		step();
+	};
 	slider.addEventListener("input", step);
 	let timer = null;
 	const stop = () => {
-		clearInterval(timer);
-		timer = null;
+		timer = clearInterval(timer);
 		play.textContent = "Play";
 	};
-	const play = el("button", { type: "button", text: "Play" });
-	play.addEventListener("click", () => {
-		if (timer !== null) return stop();
-		if (Number(slider.value) === last) slider.value = 0;
-		else slider.value = Number(slider.value) + 1;
-		step();
+	const play = button("Play", () => {
+		if (timer) return stop();
+		go(slider.valueAsNumber === last ? 0 : slider.valueAsNumber + 1);
 		play.textContent = "Pause";
 		timer = setInterval(() => {
-			if (!slider.isConnected || Number(slider.value) === last) return stop();
-			slider.value = Number(slider.value) + 1;
-			step();
-		}, 450);
+			if (slider.isConnected && slider.valueAsNumber < last) go(slider.valueAsNumber + 1);
+			else stop();
+		}, STEP_MS);
 	});
 	step();
 	return el("div", { class: "replay" }, play, slider, said);

@@ -13,9 +13,9 @@ export function bytes(size) {
 	return gib >= 1 ? `${gib.toFixed(1)} GiB` : `${(size / 2 ** 20).toFixed(0)} MiB`;
 }
 
-/** The figures of a run, in order. `exactness`: the server's level, where the run has none. */
+/** The figures of a run. `exactness`: the server's level, where the run has none. */
 export function figures(run, exactness) {
-	if (run.stopped && !run.tokens) return ["stopped before the first token"];
+	if (run.stopped && !run.tokens) return "stopped before the first token";
 	const parts = [`${run.tokens.toLocaleString("en")} tok`];
 	if (run.tokensPerS) {
 		const plain = run.drafted ? run.mtp?.plain_tps_estimate : null;
@@ -30,7 +30,7 @@ export function figures(run, exactness) {
 	else if (run.finish === "length") parts.push(`cut at ${run.tokens.toLocaleString("en")} tokens`);
 	if (run.mtp?.parked) parts.push(`drafting ended: ${run.mtp.parked}`);
 	if (run.mtp?.warning) parts.push(run.mtp.warning);
-	return parts;
+	return parts.filter(Boolean).join(" · ");
 }
 
 /** Tokens a round, the first left out: it is the prompt's. */
@@ -38,9 +38,3 @@ function perRound(run) {
 	const rounds = run.trace.rounds.filter(({ round }) => round).length;
 	return rounds ? `${((run.tokens - 1) / rounds).toFixed(1)} tok/round` : null;
 }
-
-export const LEVELS = {
-	A: "A: the target's own distribution",
-	B: "B: the text of plain decoding in the same batch",
-	C: "C: the text of the prompt alone, whatever its neighbours",
-};

@@ -3,8 +3,7 @@
 import { ApiError, onKeyWanted, read } from "./api.js";
 import { Chat } from "./chat.js";
 import { connect } from "./connect.js";
-import { byId } from "./dom.js";
-import { LEVELS } from "./figures.js";
+import { byId, on } from "./dom.js";
 import { askKey } from "./key.js";
 import { Race } from "./race.js";
 import { Strip } from "./strip.js";
@@ -20,7 +19,8 @@ new Race(() => served);
 const strip = new Strip();
 byId("live").open = innerWidth > 1000;
 connect(byId("connect-body"), served);
-byId("again").addEventListener("click", meet);
+on("theme", "click", switchTheme);
+on("again", "click", meet);
 meet();
 
 /** Learns what is served; everything but the strip works without. */
@@ -35,7 +35,6 @@ async function meet() {
 		const level = byId("level");
 		level.hidden = !status.exactness;
 		level.textContent = `exactness ${status.exactness}`;
-		level.title = LEVELS[status.exactness] ?? "";
 		byId("version").textContent = status.version;
 		connect(byId("connect-body"), served);
 		strip.start();
@@ -44,4 +43,11 @@ async function meet() {
 		byId("trouble-text").textContent = fault.message;
 		byId("trouble").hidden = false;
 	}
+}
+
+/** To the next theme; "auto" is the system's. */
+function switchTheme({ target }) {
+	const { dataset } = document.documentElement;
+	dataset.theme = { light: "dark", dark: "auto" }[dataset.theme] ?? "light";
+	target.textContent = `Theme: ${dataset.theme}`;
 }

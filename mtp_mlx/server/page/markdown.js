@@ -69,14 +69,14 @@ export class MarkdownView {
 	code({ body }) {
 		const code = el("code");
 		for (const { start, end } of body) code.append(...this.mark(start, end), "\n");
-		return el("pre", { tabindex: "0", role: "region", "aria-label": "Code" }, code);
+		return el("pre", { tabindex: "0" }, code);
 	}
 
 	table({ head, body }, text) {
 		const row = (tag, cells) => el("tr", {}, ...cells.map((cell) => text(el(tag), [cell])));
 		const rows = body.map((cells) => row("td", cells));
 		const table = el("table", {}, el("thead", {}, row("th", head)), el("tbody", {}, ...rows));
-		return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table" }, table);
+		return el("div", { class: "wide", tabindex: "0" }, table);
 	}
 }
 
@@ -94,70 +94,73 @@ function linesOf(source) {
 
 /** The blocks of some lines; each with all its lines, and its parts without their marks. */
 function scan(source, lines, depth) {
+	const texts = lines.map(({ start, end }) => source.slice(start, end));
+	const cut = (i, count) => ({ start: lines[i].start + Math.min(count, texts[i].length), end: lines[i].end });
+	const isBlank = (i) => !texts[i].trim();
 	const blocks = [];
-	const of = (line) => source.slice(line.start, line.end);
-	const cut = (line, count) => ({ start: Math.min(line.start + count, line.end), end: line.end });
-	const isBlank = (line) => !of(line).trim();
-	for (let i = 0; i < lines.length; ) {
-		const first = i;
-		const line = of(lines[i]);
-		let block;
-		let match;
-		if (!line.trim()) {
-			i += 1;
-			continue;
-		} else if ((match = FENCE.exec(line))) {
-			const close = new RegExp(`^ {0,3}${match[1][0]}{${match[1].length},} *$`);
-			i += 1;
-			while (i < lines.length && !close.test(of(lines[i]))) i += 1;
-			block = { type: "code", body: lines.slice(first + 1, i) };
-			i = Math.min(i + 1, lines.length);
-		} else if ((match = HEADING.exec(line))) {
-			block = { type: "heading", level: match[1].length, body: [cut(lines[i], match[0].length)] };
-			i += 1;
-		} else if (RULE.test(line)) {
-			block = { type: "rule" };
-			i += 1;
-		} else if (depth < DEEPEST && QUOTE.test(line)) {
-			while (i < lines.length && QUOTE.test(of(lines[i]))) i += 1;
-			const quoted = lines.slice(first, i);
-			const body = quoted.map((row) => cut(row, QUOTE.exec(of(row))[0].length));
-			block = { type: "quote", body };
-		} else if (depth < DEEPEST && (match = ITEM.exec(line))) {
-			const items = [];
-			const isNumbered = (mark) => /\d/.test(mark);
-			const kind = isNumbered(match[2]);
-			while (i < lines.length) {
-				const mark = ITEM.exec(of(lines[i]));
-				if (!mark || isNumbered(mark[2]) !== kind || RULE.test(of(lines[i]))) break;
-				const width = mark[0].length;
-				const item = [cut(lines[i], width)];
-				for (i += 1; i < lines.length; i++) {
-					if (isBlank(lines[i])) {
-						const next = lines[i + 1];
-						if (next && indent(of(next)) >= Math.min(width, 2)) item.push(lines[i]);
-						else break;
-					} else if (indent(of(lines[i])) >= Math.min(width, 2)) {
-						item.push(cut(lines[i], Math.min(indent(of(lines[i])), width)));
-					} else if (isBlank(lines[i - 1]) || starts(of(lines[i]))) break;
-					else item.push(lines[i]);
-				}
-				items.push(item);
-				while (i < lines.length - 1 && isBlank(lines[i]) && ITEM.test(of(lines[i + 1]))) i += 1;
-			}
-			block = { type: "list", first: kind ? Number.parseInt(match[2], 10) : null, items };
-		} else if (line.includes("|") && lines[i + 1] && CELLS.test(of(lines[i + 1]))) {
-			const head = cells(source, lines[i]);
-			i += 2;
-			while (i < lines.length && of(lines[i]).includes("|")) i += 1;
-			const body = lines.slice(first + 2, i).map((row) => cells(source, row));
-			block = { type: "table", head, body };
-		} else {
-			i += 1;
-			while (i < lines.length && !isBlank(lines[i]) && !starts(of(lines[i]))) i += 1;
-			block = { type: "text" };
+	let i = 0;
+	/** Goes on while `test(i)` holds. */
+	const pass = (test) => {
+		while (i < lines.length && test(i)) i += 1;
+	};
+
+	/** The lines of the item of a list that begins here. */
+	const item = (width) => {
+		const found = [cut(i, width)];
+		const least = Math.min(width, 2);
+		for (i += 1; i < lines.length; i++) {
+			const isWithin = indent(texts[i]) >= least && !isBlank(i);
+			const goesOn = i + 1 < lines.length && indent(texts[i + 1]) >= least;
+			if (isBlank(i) ? !goesOn : !isWithin && (isBlank(i - 1) || starts(texts[i]))) break;
+			found.push(cut(i, Math.min(indent(texts[i]), width)));
 		}
-		blocks.push({ ...block, lines: lines.slice(first, i) });
+		return found;
+	};
+
+	const block = (first, line) => {
+		let match;
+		if ((match = FENCE.exec(line))) {
+			const close = new RegExp(`^ {0,3}${match[1][0]}{${match[1].length},} *$`);
+			pass((row) => row === first || !close.test(texts[row]));
+			i += 1;
+			return { type: "code", body: lines.slice(first + 1, i - 1) };
+		}
+		if ((match = HEADING.exec(line))) {
+			i += 1;
+			return { type: "heading", level: match[1].length, body: [cut(first, match[0].length)] };
+		}
+		if (RULE.test(line)) {
+			i += 1;
+			return { type: "rule" };
+		}
+		if (depth < DEEPEST && QUOTE.test(line)) {
+			const body = [];
+			pass((row) => QUOTE.test(texts[row]) && body.push(cut(row, QUOTE.exec(texts[row])[0].length)));
+			return { type: "quote", body };
+		}
+		if (depth < DEEPEST && (match = ITEM.exec(line))) {
+			const number = Number.parseInt(match[2], 10);
+			const items = [];
+			while (match && !RULE.test(texts[i]) && /\d/.test(match[2]) === number >= 0) {
+				items.push(item(match[0].length));
+				if (i + 1 < lines.length && isBlank(i) && ITEM.test(texts[i + 1])) i += 1;
+				match = ITEM.exec(texts[i] ?? "");
+			}
+			return { type: "list", first: number >= 0 ? number : null, items };
+		}
+		if (line.includes("|") && CELLS.test(texts[first + 1] ?? "")) {
+			pass((row) => texts[row].includes("|"));
+			const [head, , ...body] = lines.slice(first, i).map((row) => cells(source, row));
+			return { type: "table", head, body };
+		}
+		pass((row) => row === first || (!isBlank(row) && !starts(texts[row])));
+		return { type: "text" };
+	};
+
+	while (i < lines.length) {
+		const first = i;
+		if (isBlank(i)) i += 1;
+		else blocks.push({ ...block(first, texts[first]), lines: lines.slice(first, i) });
 	}
 	return blocks;
 }

@@ -1,6 +1,6 @@
 // One prompt and seed, decoded plainly and with drafts, one after the other: are the texts the same?
 
-import { byId, el } from "./dom.js";
+import { byId, el, on } from "./dom.js";
 import { figures, rate } from "./figures.js";
 import { Run } from "./run.js";
 
@@ -10,7 +10,7 @@ export class Race {
 	constructor(served) {
 		this.served = served;
 		this.going = null;
-		byId("race-form").addEventListener("submit", (event) => {
+		on("race-form", "submit", (event) => {
 			event.preventDefault();
 			if (this.going) this.going.abort();
 			else this.race();
@@ -52,7 +52,7 @@ export class Race {
 			lane.seconds.textContent = `${seconds(run).toFixed(2)} s`;
 		});
 		if (signal.aborted) throw new Error("stopped");
-		byId(`${lane.name}-line`).textContent = figures(run).join(" · ");
+		byId(`${lane.name}-line`).textContent = figures(run);
 		return run;
 	}
 }

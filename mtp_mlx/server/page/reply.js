@@ -77,9 +77,8 @@ export class ReplyView {
 		this.root.ariaBusy = "false";
 		this.draw();
 		this.wait.hidden = true;
-		const line = figures(this.run, exactness);
-		this.figures.replaceChildren(...line.map((part) => el("span", { text: part })));
-		announce(`Reply complete: ${line.join(", ")}`);
+		this.figures.textContent = figures(this.run, exactness);
+		announce(`Reply complete: ${this.figures.textContent}`);
 		this.makeReachable();
 		if (this.run.finish === "tool_calls") {
 			this.run.calls.forEach((call, i) => this.calls.children[i].append(this.answer(call)));

@@ -25,12 +25,11 @@ function labelOf(input) {
 }
 
 function listOf(text) {
-	let tools = null;
 	try {
-		tools = JSON.parse(text);
-	} catch (fault) {
-		throw new Error(`Tools: ${fault.message}`);
+		const tools = JSON.parse(text);
+		if (Array.isArray(tools)) return tools;
+	} catch {
+		// said below
 	}
-	if (!Array.isArray(tools)) throw new Error("Tools: a JSON list is wanted, as in OpenAI's API.");
-	return tools;
+	throw new Error("Tools: a JSON list is wanted, as in OpenAI’s API.");
 }

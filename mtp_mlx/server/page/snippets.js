@@ -43,20 +43,6 @@ function literal(value) {
   return json.replace(/"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b/g, (part) => names[part] ?? part);
 }
 
-export function stream(base, model, withKey) {
-  return `${withKey ? "import os\n\n" : ""}from openai import OpenAI
-
-client = OpenAI(base_url=${literal(base)}, api_key=${keyOf(withKey)})
-stream = client.chat.completions.create(
-    model=${literal(model)},
-    messages=[{"role": "user", "content": "Tell me a story about a fox."}],
-    stream=True,
-)
-for chunk in stream:
-    if chunk.choices:
-        print(chunk.choices[0].delta.content or "", end="", flush=True)`;
-}
-
 export function openWebUi(base, withKey) {
   return `pip install open-webui
 OPENAI_API_BASE_URL=${base} \\

@@ -61,14 +61,12 @@ export class Strip {
 	line(plain) {
 		const top = Math.max(...this.speeds, (plain ?? 0) * 1.2, 1) * 1.08;
 		const y = (value) => (HEIGHT - (value / top) * HEIGHT).toFixed(1);
-		const step = WIDTH / (SECONDS - 1);
-		const from = SECONDS - this.speeds.length;
-		const points = this.speeds.map((value, i) => `${((from + i) * step).toFixed(1)},${y(value)}`);
-		const [left] = points[0].split(",");
+		const x = (i) => (((SECONDS - this.speeds.length + i) / (SECONDS - 1)) * WIDTH).toFixed(1);
+		const points = this.speeds.map((value, i) => `${x(i)},${y(value)}`).join(" ");
 		return [
-			svg("polygon", { points: `${left},${HEIGHT} ${points.join(" ")} ${WIDTH},${HEIGHT}` }),
-			svg("polyline", { points: points.join(" ") }),
-			...(plain ? [svg("line", { x1: 0, x2: WIDTH, y1: y(plain), y2: y(plain) })] : []),
+			svg("polygon", { points: `${x(0)},${HEIGHT} ${points} ${WIDTH},${HEIGHT}` }),
+			svg("polyline", { points }),
+			plain ? svg("line", { x2: WIDTH, y1: y(plain), y2: y(plain) }) : "",
 		];
 	}
 }

@@ -2,19 +2,12 @@
 
 const KINDS = ["content", "reasoning"];
 
+const decoder = new TextDecoder();
+
 /** For byte offsets into a text's UTF-8: offsets into its string. */
 function places(text) {
-	if (/^[\x00-\x7f]*$/.test(text)) return (byte) => byte;
-	const found = [];
-	let index = 0;
-	for (const char of text) {
-		const code = char.codePointAt(0);
-		const bytes = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
-		for (let i = 0; i < bytes; i++) found.push(index);
-		index += char.length;
-	}
-	found.push(index);
-	return (byte) => found[Math.min(byte, found.length - 1)];
+	const bytes = new TextEncoder().encode(text);
+	return (count) => decoder.decode(bytes.subarray(0, count)).length;
 }
 
 export class Trace {
