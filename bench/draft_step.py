@@ -16,8 +16,8 @@ import mlx.core as mx
 
 from bench.rounds import running_engine
 from mtp_mlx.embedded import NAMES
+from mtp_mlx.engine.draft import propose
 from mtp_mlx.engine.engine import Engine
-from mtp_mlx.engine.round import propose
 from tests.exact.pairs import embedded_pair
 
 CHAIN = 3

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     )
     from mtp_mlx.proof import verify
     from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
-    from mtp_mlx.request import CacheUse
+    from mtp_mlx.request import CacheUse, Logprob, Progress
+    from mtp_mlx.snapshot import BatchStats, RoundStats, RowStatus, Snapshot
     from mtp_mlx.streams import AsyncStream, Stream
     from mtp_mlx.text.calls import ToolCall
     from mtp_mlx.verdict import VerifyReport
@@ -46,7 +47,8 @@ _HOMES = {
     ),
     "proof": ("verify",),
     "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
-    "request": ("CacheUse",),
+    "request": ("CacheUse", "Logprob", "Progress"),
+    "snapshot": ("BatchStats", "RoundStats", "RowStatus", "Snapshot"),
     "streams": ("AsyncStream", "Stream"),
     "text.calls": ("ToolCall",),
     "verdict": ("VerifyReport",),
@@ -56,6 +58,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "LLM",
     "AsyncStream",
+    "BatchStats",
     "CacheUse",
     "CheckpointError",
     "Chunk",
@@ -64,11 +67,16 @@ __all__ = [
     "DrafterMismatch",
     "EngineStats",
     "EngineStopped",
+    "Logprob",
     "ModelNotFound",
     "MtpError",
     "NumericalError",
+    "Progress",
     "Reply",
     "RequestError",
+    "RoundStats",
+    "RowStatus",
+    "Snapshot",
     "SpecStats",
     "Stream",
     "TimedOut",

@@ -12,6 +12,7 @@ from mtp_mlx.asked import Asked, Message
 from mtp_mlx.backends import Pair, find_pair, load_runtime, open_pair
 from mtp_mlx.checkpoint import check_tokenizers
 from mtp_mlx.config import TargetConfig
+from mtp_mlx.constraint.compiler import Compiler
 from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.generation import Defaults, read_defaults
@@ -20,6 +21,7 @@ from mtp_mlx.loading import Loading
 from mtp_mlx.options import Keywords, Options
 from mtp_mlx.reply import EngineStats, Reply
 from mtp_mlx.request import check_integer, check_request, check_token_ids
+from mtp_mlx.snapshot import Snapshot
 from mtp_mlx.streams import AsyncStream, Stream
 from mtp_mlx.text.renderer import RENDERER
 from mtp_mlx.text.template import ChatTemplate, has_template
@@ -91,7 +93,7 @@ def load(  # noqa: PLR0913 - keywords, which a user names
 class LLM:
     """A loaded pair with a thread of its own. A context manager; any thread may use it.
 
-    `pair` names the folders of target and drafter.
+    `pair` names the folders of target and drafter, `device` what computes.
     """
 
     def __init__(
@@ -117,8 +119,10 @@ class LLM:
         )
         ends = (*self._defaults.eos_ids, *tokenizer.tool_answer_ids)
         check_token_ids("eos ids of the tokenizer", ends, config.vocab_size)
+        self._compiler = Compiler(tokenizer, config.vocab_size, frozenset(ends))
         self._worker = worker
         self.has_drafter: bool = worker.call(lambda runtime, _: runtime.has_drafter)
+        self.device: str = worker.call(lambda runtime, _: runtime.device)
 
     def __enter__(self) -> "LLM":
         return self
@@ -159,6 +163,11 @@ class LLM:
         """What the engine holds at this moment, between two of its steps."""
         return self._worker.call(lambda _, engine: engine.stats())
 
+    def snapshot(self) -> Snapshot:
+        """How the engine stands, row by row, as it last showed it: asks and waits for nothing, and
+        works in any thread, while the engine is busy or stuck, and when it has ended."""
+        return self._worker.board.snapshot
+
     def check_options(self, **options: Unpack[Keywords]) -> None:
         """Raises as `chat` would for these options, and generates nothing."""
         self._chat_job([{"role": "user", "content": "hello"}], options)
@@ -185,6 +194,19 @@ class LLM:
     def astream(self, prompt: Prompt, **options: Unpack[Keywords]) -> AsyncStream:
         """The same as an async iterator; call it where an event loop runs."""
         return AsyncStream(self._worker, self._submit(self._job(prompt, options)))
+
+    def prepare(self, prompt: Prompt, **options: Unpack[Keywords]) -> Job:
+        """A request that is ready for `follow`: checked, rendered and tokenised, which is slow.
+
+        Any thread may call it; a server does so beside its event loop. Its `timeout` runs from now.
+        """
+        return self._job(prompt, options)
+
+    def follow(self, *jobs: Job) -> list[AsyncStream]:
+        """Start what `prepare` made, all together; call it where an event loop runs."""
+        streams = [AsyncStream(self._worker, job) for job in jobs]
+        self._worker.submit(*jobs)
+        return streams
 
     def batch(
         self,
@@ -298,7 +320,9 @@ class LLM:
                 "one (draft_model, --draft-model), or leave num_draft_tokens 'auto' or 0",
                 param="num_draft_tokens",
             )
-        job = Job(prompt, options, self._defaults, self.tokenizer)
+        grammar, begins = prompt.grammar, prompt.begins
+        constraint = None if grammar is None else self._compiler.start(grammar, begins)
+        job = Job(prompt, options, self._defaults, self.tokenizer, constraint)
         check_request(job.request, self.config.vocab_size, self.config.max_positions)
         return job
 

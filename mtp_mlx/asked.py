@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mtp_mlx.constraint.grammar import Begins, Grammar, reply_grammar
 from mtp_mlx.errors import Unsupported
 from mtp_mlx.options import Options
 from mtp_mlx.request import NO_BUDGET, Thinking
@@ -17,16 +18,29 @@ Message = Mapping[str, object]
 @dataclass(frozen=True)
 class Asked:
     """A prompt's ids. `markers` divide the reply, those of a raw prompt do not; `tools` are the
-    names that may be called, `before` is the end of a prompt that leaves a thought open."""
+    names that may be called, `before` is the end of a prompt that leaves a thought open. `grammar`
+    is what the reply must be, from where it `begins`; `banned` ids never come in it;
+    `is_single_call`: it ends with its first call."""
 
     ids: tuple[int, ...]
     markers: Markers = NO_MARKERS
     tools: frozenset[str] = frozenset()
     before: tuple[int, ...] = ()
+    grammar: Grammar | None = None
+    begins: Begins = "reply"
+    banned: tuple[int, ...] = ()
+    is_single_call: bool = False
 
     def parts(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> Parts:
         """What divides the reply."""
-        return Parts(tokenizer, stops, self.markers, has_tools=bool(self.tools), before=self.before)
+        return Parts(
+            tokenizer,
+            stops,
+            self.markers,
+            has_tools=bool(self.tools),
+            is_single_call=self.is_single_call,
+            before=self.before,
+        )
 
     def thinking(self, budget: int | None) -> Thinking:
         """The budget as a rule on tokens. Raises Unsupported where no token marks a thought."""
@@ -46,7 +60,9 @@ class Asked:
 def raw(ids: Sequence[int], options: Options) -> Asked:
     """A prompt that is no chat. Raises RequestError for an option that needs one."""
     options.check_raw()
-    return Asked(tuple(ids))
+    schema = options.schema()
+    grammar = None if schema is None else reply_grammar(schema, (), NO_MARKERS)
+    return Asked(tuple(ids), grammar=grammar)
 
 
 def chat(
@@ -58,7 +74,11 @@ def chat(
     """A chat in the checkpoint's own template. Raises RequestError."""
     if template is None:
         raise NoChatTemplate()
+    options.check_chat()
     tools = options.declared()
+    choice = options.calling()
+    markers = Markers.of(tokenizer)
+    grammar = _grammar(options, markers)
     ids = encode_chat(
         tokenizer,
         template,
@@ -67,5 +87,25 @@ def chat(
         enable_thinking=options.flag("think"),
         preserve_thinking=options.flag("preserve_thinking"),
     )
-    markers = Markers.of(tokenizer)
-    return Asked(tuple(ids), markers, frozenset(tool_names(tools)), markers.open_thought(ids))
+    before = markers.open_thought(ids)
+    may_think = options.flag("think") and markers.divide_thoughts
+    is_banned = bool(tools) and not choice.names and markers.call is not None
+    return Asked(
+        tuple(ids),
+        markers,
+        frozenset(choice.names and tool_names(tools)),
+        before,
+        grammar,
+        "thought" if before else "either" if may_think else "reply",
+        (markers.call,) if is_banned else (),
+        options.is_single_call(),
+    )
+
+
+def _grammar(options: Options, markers: Markers) -> Grammar | None:
+    """What the reply must be: JSON, a call, or, where both may be, either of them."""
+    schema, choice = options.schema(), options.calling()
+    if schema is None and not choice.must_call:
+        return None
+    may_call = choice.must_call or markers.divide_calls
+    return reply_grammar(schema, choice.names if may_call else (), markers)

@@ -1,8 +1,8 @@
 """Calibrations kept between runs: a small JSON file for each machine and pair of models.
 
 The files lie in the user's cache folder and are a convenience: whatever is wrong with one, it is
-ignored with a reason and measured anew. A file is written beside its place and then moved there, so
-that a reader sees the old or the new one and never half of one, whoever else writes.
+ignored with a reason and measured anew. A reader sees the old or the new one and never half of one,
+whoever else writes.
 
 `MTP_MLX_CALIBRATION=off` neither measures, reads nor writes.
 """
@@ -10,7 +10,6 @@ that a reader sees the old or the new one and never half of one, whoever else wr
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,12 +20,12 @@ from mtp_mlx.engine.policy import Calibration
 from mtp_mlx.errors import CheckpointError, RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.files import read_json
+from mtp_mlx.whole_file import NEW, write_whole
 
 VARIABLE = "MTP_MLX_CALIBRATION"
 # Of the form of the files and of the way their figures are measured.
 SCHEMA = 2
 LIMIT_BYTES = 1 << 20
-NEW, NEW_SUFFIX = ".new-", ".json"  # of a file on the way to its place
 STALE_S = 60.0  # a writer needs no such time: one that left a file so old was killed
 SAMPLES, SAMPLE_BYTES = 8, 4096  # blocks of a weight file that its digest reads, beside its header
 HEADER_BYTES = 8  # the little-endian length of the header that opens a safetensors file
@@ -106,20 +105,10 @@ def read(folder: Path, key: Key, num_tokens: int) -> Found:
 
 def write(folder: Path, key: Key, calibration: Calibration) -> Path:
     """Keep a calibration in place of the one before; the file. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     path = folder / key.file_name
     body = {"schema": SCHEMA, "key": asdict(key), "calibration": calibration.to_json()}
-    number, name = tempfile.mkstemp(prefix=NEW, suffix=NEW_SUFFIX, dir=folder)
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            json.dump(body, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    finally:
-        with suppress(FileNotFoundError):  # it has moved to its place
-            os.unlink(name)
+    write_whole(path, json.dumps(body, indent=1))
     return path
 
 
@@ -148,7 +137,7 @@ def checkpoint_digest(config: Path, weights: Iterable[Path]) -> str:
 
 def _sweep(folder: Path) -> None:
     """Remove what writers that were killed have left; nothing that fails here matters."""
-    for path in folder.glob(f"{NEW}*{NEW_SUFFIX}"):
+    for path in folder.glob(f"{NEW}*"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE_S:
                 path.unlink()

@@ -8,7 +8,8 @@ MtpError                        a fault with a clear line: what, where, what to 
 ├── DoesNotFit                  the memory plan exceeds this machine
 ├── RequestError                one request asks for something impossible
 │   ├── ContextLengthExceeded   the prompt is longer than the context
-│   └── Unsupported             an option that cannot be honoured
+│   ├── Unsupported             an option that cannot be honoured
+│   └── InvalidSchema           a JSON schema that cannot be enforced
 ├── NumericalError              the target produced NaN or infinity for one row
 ├── TimedOut                    a reply was not complete at its deadline
 └── EngineStopped               the engine is closed or has failed
@@ -90,6 +91,12 @@ class Unsupported(RequestError):
     """An option that exists elsewhere and cannot be honoured here."""
 
     code = "unsupported_parameter"
+
+
+class InvalidSchema(RequestError):
+    """A JSON schema is none, cannot be enforced, or takes too much; the message says what."""
+
+    code = "invalid_schema"
 
 
 class NumericalError(MtpError):

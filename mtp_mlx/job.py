@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from mtp_mlx.asked import Asked
 from mtp_mlx.errors import MtpError, RequestError
@@ -16,7 +17,17 @@ from mtp_mlx.fields import shown_name
 from mtp_mlx.generation import Defaults
 from mtp_mlx.options import Options
 from mtp_mlx.reply import NOT_READ, Chunk, Reply, SpecStats, Timings, Token, Usage
-from mtp_mlx.request import Event, Failed, Finished, FinishReason, Request, Tokens
+from mtp_mlx.request import (
+    Constraint,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Logprob,
+    Progress,
+    Request,
+    Tokens,
+)
 from mtp_mlx.spans import Spans
 from mtp_mlx.text.calls import Kind, ToolCall
 from mtp_mlx.text.parts import Piece
@@ -31,25 +42,38 @@ class Job:
     """A request with its transcript, statistics and the chunks nobody has taken yet."""
 
     def __init__(
-        self, asked: Asked, options: Options, defaults: Defaults, tokenizer: Tokenizer
+        self,
+        asked: Asked,
+        options: Options,
+        defaults: Defaults,
+        tokenizer: Tokenizer,
+        constraint: Constraint | None = None,
     ) -> None:
-        self.sampling = options.sampling(defaults)
+        """`constraint` is that of `asked`'s grammar; it belongs to this job alone."""
+        self.sampling = replace(options.sampling(defaults), banned=asked.banned)
         self.prompt = asked.ids
         self.request_id = 0  # the engine's; its ids begin at 1
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
+        self.progress: Progress | None = None  # the last; None while it waits for a row
         self._tools = asked.tools
         self._parts = asked.parts(tokenizer, options.stops())
         self._num_pieces = tokenizer.vocab_size
         self._pieces: deque[list[Piece]] = deque()  # of each token that no event has told of yet
         self._ids: list[int] = []
+        self._logprobs: list[Logprob] = []
+        self._prompt_logprobs: tuple[Logprob | None, ...] = ()
         self._rounds: list[tuple[int, int]] = []  # drafted, accepted
+        self._gaps: list[float] = []
         self._parked: str | None = None
         self._texts: dict[Kind, list[str]] = {"content": [], "reasoning": [], "tool": []}
         self._num_reasoning = 0
         self._calls: tuple[ToolCall, ...] = ()
         self._cache = NOT_READ
         self._started = time.perf_counter()
+        self._heard = self._started
+        self._admitted: float | None = None
+        self._plain_tokens_per_s: float | None = None
         self._first: float | None = None
         self._last = self._started
         self._timeout = options.timeout_s()
@@ -72,6 +96,9 @@ class Job:
             cache=options.may_cache(),
             is_end=self._is_end,
             thinking=asked.thinking(options.budget()),
+            logprobs=options.scores("logprobs"),
+            prompt_logprobs=options.scores("prompt_logprobs"),
+            constraint=constraint,
         )
 
     def _is_end(self, token: int) -> bool:
@@ -97,6 +124,16 @@ class Job:
     def timeout_message(self) -> str:
         return f"the reply was not complete after {self._timeout:g} s; give more time or less to do"
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the engine last said anything of it, or since it was made."""
+        return time.perf_counter() - self._heard
+
+    @property
+    def gaps(self) -> tuple[float, ...]:
+        """Seconds between the first token and the first round's, that and the second's, ..."""
+        return tuple(self._gaps)
+
     def take(self, wait: bool = True) -> Chunk | None:
         """The next chunk, None after the last. Raises queue.Empty where it should not wait."""
         chunk = self._chunks.get(block=wait)
@@ -111,11 +148,17 @@ class Job:
 
     def feed(self, event: Event) -> None:
         """Take one event of this request."""
+        self._heard = time.perf_counter()
         match event:
+            case Progress():
+                self.progress = event
+                if self._admitted is None:
+                    self._admitted = event.at
             case Tokens():
                 self._feed_tokens(event)
             case Finished():
                 self._parked = event.parked
+                self._plain_tokens_per_s = event.plain_tokens_per_s
                 self._end(event.reason)
             case Failed():
                 self.error = event.error
@@ -126,40 +169,52 @@ class Job:
         event."""
         if not self.is_done:
             self.error, self.finish_reason = error, "error"
-            self._put(Chunk("", (), "error"))
+            self._put(Chunk("", (), "error", round=len(self._rounds)))
 
     def _feed_tokens(self, event: Tokens) -> None:
-        self._last = time.perf_counter()
         if self._first is None:
-            self._first = self._last
+            self._first = self._heard
+        else:
+            self._gaps.append(self._heard - self._last)
+        self._last = self._heard
         start = len(self.prompt) + len(self._ids)
         self._ids.extend(event.ids)
         if event.cache_use is not None:
-            self._cache = event.cache_use
+            self._cache, self._prompt_logprobs = event.cache_use, event.prompt_logprobs
         if event.origins[:1] != ("prefill",):
             self._rounds.append((event.drafted, event.accepted))
-        spans = Spans()
-        for index, (token, origin) in enumerate(zip(event.ids, event.origins, strict=True)):
+        self._logprobs.extend(event.logprobs)
+        spans = Spans(len(self._rounds))
+        scores = event.logprobs or [None] * len(event.ids)
+        rows = zip(event.ids, event.origins, scores, strict=True)
+        for index, (token, origin, score) in enumerate(rows):
             first, *others = self._pieces.popleft()
-            spans.add(first.kind, Token(token, first.text, origin, start + index))
+            spans.add(first.kind, Token(token, first.text, origin, start + index, score))
             self._num_reasoning += first.kind == "reasoning"
             for piece in others:
                 spans.add_text(piece)
-        for chunk in spans.chunks(event.drafts):
+        for chunk in spans.chunks(event.drafts, self._new_calls()):
             self._emit(chunk)
+
+    def _new_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls that are complete since the last time."""
+        fresh = tuple(
+            ToolCall(f"call_{secrets.token_hex(ID_BYTES)}", name, arguments)
+            for name, arguments in self._parts.calls[len(self._calls) :]
+        )
+        self._calls += fresh
+        return fresh
 
     def _end(self, reason: FinishReason) -> None:
         rest = self._parts.finish(is_cut=reason != "stop")
-        self._calls = tuple(
-            ToolCall(f"call_{secrets.token_hex(ID_BYTES)}", name, arguments)
-            for name, arguments in self._parts.calls
-        )
+        calls = self._new_calls()
         reason = "tool_calls" if reason == "stop" and self._calls else reason
         last = rest.pop() if rest else Piece("content", "")
         for piece in rest:
-            self._emit(Chunk(piece.text, (), kind=piece.kind))
+            self._emit(Chunk(piece.text, (), kind=piece.kind, round=len(self._rounds)))
         self.finish_reason = reason
-        self._emit(Chunk(last.text, (), reason, kind=last.kind))
+        done = len(self._rounds)
+        self._emit(Chunk(last.text, (), reason, kind=last.kind, round=done, calls=calls))
 
     def _emit(self, chunk: Chunk) -> None:
         self._texts[chunk.kind].append(chunk.text)
@@ -183,9 +238,6 @@ class Job:
         """The finished reply."""
         self.wait()
         assert self.finish_reason is not None
-        first = self._last if self._first is None else self._first
-        seconds = self._last - first
-        later = max(len(self._ids) - 1, 0)
         return Reply(
             text="".join(self._texts["content"]),
             token_ids=tuple(self._ids),
@@ -193,13 +245,30 @@ class Job:
             seed=self.sampling.seed,
             spec=self._spec(),
             usage=self.usage,
-            timings=Timings(first - self._started, seconds, later / seconds if seconds else 0.0),
+            timings=self._timings(),
             error=None if self.error is None else str(self.error),
             reasoning="".join(self._texts["reasoning"]),
             tool_calls=self._calls,
             tool_text="".join(self._texts["tool"]),
             warning=self._warning(),
             cache=self._cache,
+            logprobs=tuple(self._logprobs),
+            prompt_logprobs=self._prompt_logprobs,
+            plain_tokens_per_s=self._plain_tokens_per_s,
+        )
+
+    def _timings(self) -> Timings:
+        first = self._last if self._first is None else self._first
+        seconds = self._last - first
+        later = max(len(self._ids) - 1, 0)
+        end = self._heard if self._first is None else self._first
+        admitted = end if self._admitted is None else self._admitted
+        return Timings(
+            first_token_s=first - self._started,
+            generation_s=seconds,
+            tokens_per_s=later / seconds if seconds else 0.0,
+            queue_s=admitted - self._started,
+            prompt_s=end - admitted,
         )
 
     def _warning(self) -> str | None:

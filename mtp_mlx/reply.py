@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mtp_mlx.request import CacheUse, FinishReason, Origin
+from mtp_mlx.request import CacheUse, FinishReason, Logprob, Origin
 from mtp_mlx.text.calls import Kind, ToolCall
 
 NOT_READ = CacheUse(0, "the prompt was not read")
@@ -12,12 +12,14 @@ NOT_READ = CacheUse(0, "the prompt was not read")
 @dataclass(frozen=True)
 class Token:
     """One emitted token. `text` became showable with it; `position` counts from the prompt's first
-    token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens)."""
+    token. `origin`: "prefill", "draft", "target" or "plain" (see request.Tokens). `logprob`: None
+    where the request asked for none."""
 
     id: int
     text: str
     origin: Origin
     position: int
+    logprob: Logprob | None = None
 
     @property
     def from_draft(self) -> bool:
@@ -31,6 +33,8 @@ class Chunk:
     `kind`: "content", what the reply says; "reasoning", its thought; "tool", a call as the model
     writes it. A round with several kinds is several chunks. `drafts`: the ids that the drafter
     proposed in this round, with its first chunk; `accepted` of this chunk's tokens are among them.
+    `round`: 0 for the prefill's token, then the reply's rounds from 1 on. `calls`: the tool calls
+    that are complete with it.
     """
 
     text: str
@@ -38,6 +42,8 @@ class Chunk:
     finish_reason: FinishReason | None = None
     drafts: tuple[int, ...] = ()
     kind: Kind = "content"
+    round: int = 0
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def accepted(self) -> int:
@@ -80,11 +86,14 @@ class SpecStats:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds: to the first token (queue and prompt), and for the tokens after it."""
+    """Seconds: to the first token, and for the tokens after it. Of those to the first token,
+    `queue_s` passed until the request had a row, and `prompt_s` from then on."""
 
     first_token_s: float
     generation_s: float
     tokens_per_s: float
+    queue_s: float = 0.0
+    prompt_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,11 @@ class Reply:
     Of a chat, `text` is what the reply says, `reasoning` its thought, `tool_calls` what it wants
     called (then finish_reason is "tool_calls"), and `tool_text` how the model wrote the calls, also
     those that are cut off or cannot be read. `warning`: what a user should know of it, in one line.
+    `logprobs` are those of `token_ids`, `prompt_logprobs` those of the prompt's tokens, None for
+    the first; each empty where it was not asked for.
+
+    `plain_tokens_per_s`: what the engine's measured costs say that this row would have got without
+    drafts, beside the rows it ran with; None where nothing is measured, and without a round.
     """
 
     text: str
@@ -110,6 +124,9 @@ class Reply:
     tool_text: str = ""
     warning: str | None = None
     cache: CacheUse = NOT_READ
+    logprobs: tuple[Logprob, ...] = ()
+    prompt_logprobs: tuple[Logprob | None, ...] = ()
+    plain_tokens_per_s: float | None = None
 
     def to_message(self) -> dict[str, Any]:
         """The reply as a message, to go on with the chat."""

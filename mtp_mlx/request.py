@@ -1,12 +1,16 @@
 """What a caller asks of the engine, and what it reports back. Token ids only, no text."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mtp_mlx.errors import ContextLengthExceeded, RequestError
 from mtp_mlx.fields import shown
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Below this temperature sampling is greedy.
 GREEDY_BELOW = 1e-5
@@ -16,6 +20,13 @@ MOST_TOKENS = 1 << 31
 MAX_DRAFT_TOKENS = 7
 # Drafts a round of an "auto" request where no policy decides.
 AUTO_DRAFT_TOKENS = 3
+MAX_REPETITION = 10.0
+MAX_PENALTY = 2.0  # of presence and frequency, either way
+MAX_BIAS = 100.0
+MAX_BIASES = 1024
+MAX_LOGPROBS = 20
+# A token that cannot come has no finite log-probability, and JSON has no infinity.
+LOGPROB_FLOOR = -9999.0
 
 # "tool_calls" is said of replies alone: the engine reads no text, and says "stop".
 FinishReason = Literal["stop", "length", "tool_calls", "error", "cancelled"]
@@ -24,10 +35,16 @@ Origin = Literal["prefill", "draft", "target", "plain"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are chosen: filters in the order temperature, top_k, top_p, min_p, then noise.
+    """How tokens are chosen: processors, then filters in the order temperature, top_k, top_p,
+    min_p, then noise.
 
-    top_k 0, top_p 1 and min_p 0 switch a filter off; temperature 0 is greedy; `seed` keys the
-    noise. Raises RequestError naming the value that is out of range.
+    Processors change the scores of greedy rows too: `logit_bias` adds to those of its ids;
+    `repetition_penalty` divides what is positive and multiplies what is negative of tokens that
+    prompt or reply hold; `presence_penalty` is taken from tokens of the reply, `frequency_penalty`
+    as often as they came; `banned` ids are never chosen.
+
+    top_k 0, top_p 1 and min_p 0 switch a filter off, 1, 0 and 0 the penalties; temperature 0 is
+    greedy; `seed` keys the noise. Raises RequestError naming the value that is out of range.
     """
 
     temperature: float = 0.0
@@ -35,6 +52,11 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    banned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         plain = {
@@ -43,15 +65,54 @@ class Sampling:
             "top_p": check_number("top_p", self.top_p, 0.0, 1.0),
             "min_p": check_number("min_p", self.min_p, 0.0, 1.0),
             "seed": check_integer("seed", self.seed, 0, MAX_SEED),
+            "repetition_penalty": check_number(
+                "repetition_penalty", self.repetition_penalty, 0.0, MAX_REPETITION
+            ),
+            "presence_penalty": _check_penalty("presence_penalty", self.presence_penalty),
+            "frequency_penalty": _check_penalty("frequency_penalty", self.frequency_penalty),
+            "logit_bias": _check_biases(self.logit_bias),
         }
-        if plain["top_p"] == 0.0:
-            raise RequestError("top_p must be above 0, found 0", param="top_p")
+        for name in ("top_p", "repetition_penalty"):
+            if plain[name] == 0.0:
+                raise RequestError(f"{name} must be above 0, found 0", param=name)
         for name, value in plain.items():  # NumPy's numbers become Python's
             object.__setattr__(self, name, value)
 
     @property
     def is_greedy(self) -> bool:
         return self.temperature < GREEDY_BELOW
+
+    @property
+    def repeats_matter(self) -> bool:
+        """Does the choice depend on how often tokens came before?"""
+        return self.repetition_penalty != 1.0 or bool(
+            self.presence_penalty or self.frequency_penalty
+        )
+
+    @property
+    def has_processors(self) -> bool:
+        """Are scores changed before the filters?"""
+        return self.repeats_matter or bool(self.logit_bias or self.banned)
+
+
+def _check_penalty(param: str, value: Any) -> float:
+    return check_number(param, value, -MAX_PENALTY, MAX_PENALTY)
+
+
+def _check_biases(pairs: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """Ids and their biases; whether the model has such ids, check_request knows."""
+    found: dict[int, float] = {}
+    for token, bias in pairs:
+        own = check_integer("logit_bias's token id", token, 0, MOST_TOKENS)
+        if own in found:
+            raise RequestError(f"logit_bias names token {own} twice", param="logit_bias")
+        found[own] = check_number(f"logit_bias of token {own}", bias, -MAX_BIAS, MAX_BIAS)
+    if len(found) > MAX_BIASES:
+        raise RequestError(
+            f"logit_bias has {len(found):,} entries; at most {MAX_BIASES:,} are taken",
+            param="logit_bias",
+        )
+    return tuple(found.items())
 
 
 def check_number(param: str, value: Any, low: float, high: float) -> float:
@@ -130,6 +191,29 @@ class Thinking:
 NO_BUDGET = Thinking(opens=-1, closes=-1, left=0)  # of no token, so no thought ever begins
 
 
+class Constraint(Protocol):
+    """Which tokens may come next: the state of one reply, used on the engine's thread alone."""
+
+    def masks(self, drafts: Sequence[int]) -> "np.ndarray":
+        """uint32 [len(drafts) + 1, ceil(V / 32)]: bit t % 32 of word t // 32 of row i: may token t
+        come at place i, given drafts[:i]? Rows behind a forbidden draft are never reached, and hold
+        whatever."""
+        ...
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """Committed tokens, in order; raises where one is not allowed."""
+        ...
+
+
+def nothing_allowed(num_emitted: int) -> RequestError:
+    """The error of a reply that may go on with no token."""
+    return RequestError(
+        f"the constraint allows no token after {num_emitted:,} tokens of the reply; loosen it, or "
+        "take back the bans that it meets",
+        param="response_format",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One sequence to generate.
@@ -138,7 +222,9 @@ class Request:
     are part of it; `num_draft_tokens` drafts a round, 0 for plain decoding, None for as many as the
     policy finds worth it; `cache`: take up what is kept of earlier texts, and keep this one.
     `is_end` is called once for each emitted token, in order, and answers whether the reply ends
-    with it (stop strings). `thinking`: the budget of its thoughts.
+    with it (stop strings). `thinking`: the budget of its thoughts. `constraint`: which tokens may
+    come, a state that belongs to this request alone. `logprobs`: log-probabilities of each emitted
+    token and of so many best ones; `prompt_logprobs`: the same of the prompt's tokens.
     """
 
     prompt: tuple[int, ...]
@@ -149,12 +235,21 @@ class Request:
     cache: bool = True
     is_end: Callable[[int], bool] = never
     thinking: Thinking = NO_BUDGET
+    constraint: Constraint | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+    @property
+    def may_cache(self) -> bool:
+        """May earlier texts be taken up? What is not read again has no scores."""
+        return self.cache and self.prompt_logprobs is None
 
 
 def check_request(request: Request, vocab_size: int, context: int) -> None:
     """Raise RequestError where ids, lengths or counts are out of range."""
     check_token_ids("prompt", request.prompt, vocab_size)
     check_token_ids("stop_ids", tuple(request.stop_ids), vocab_size)
+    _check_scores(request, vocab_size)
     check_integer("max_tokens", request.max_tokens, 1, MOST_TOKENS)
     if request.thinking != NO_BUDGET:
         asked = request.thinking
@@ -173,6 +268,40 @@ def check_request(request: Request, vocab_size: int, context: int) -> None:
         )
 
 
+def _check_scores(request: Request, vocab_size: int) -> None:
+    """Ids and counts of what changes or reports scores."""
+    sampling = request.sampling
+    check_token_ids("logit_bias", tuple(token for token, _ in sampling.logit_bias), vocab_size)
+    check_token_ids("banned", sampling.banned, vocab_size)
+    if len(set(sampling.banned)) == vocab_size:
+        raise RequestError(
+            f"banned names all {vocab_size:,} tokens; leave one that may come", param="banned"
+        )
+    for name, count in (
+        ("logprobs", request.logprobs),
+        ("prompt_logprobs", request.prompt_logprobs),
+    ):
+        if count is not None:
+            check_integer(name, count, 0, MAX_LOGPROBS)
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """The log-probability of a token, and the likeliest at its place with theirs, best first, of
+    equal ones the lowest id first. Of the target's own scores: before bias, penalties, bans,
+    constraint and temperature."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+    @staticmethod
+    def of(value: float, best: Iterable[tuple[int, float]], count: int) -> "Logprob":
+        """From the values of the `count` or more best, in any order."""
+        order = sorted(best, key=lambda pair: (-pair[1], pair[0]))[:count]
+        top = tuple((token, max(own, LOGPROB_FLOOR)) for token, own in order)
+        return Logprob(max(value, LOGPROB_FLOOR), top)
+
+
 @dataclass(frozen=True)
 class CacheUse:
     """Tokens of a prompt whose K/V an earlier text had left; `miss_reason`: why no more of them,
@@ -183,6 +312,18 @@ class CacheUse:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """So many of a prompt's tokens are read: 0 when the request gets its row, then those that the
+    prompt cache had, if any, then so many after each chunk. `at`: when, in seconds of
+    time.perf_counter, for events are handed over at the end of a step."""
+
+    request_id: int
+    done: int
+    total: int
+    at: float = field(default_factory=time.perf_counter, compare=False)
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Tokens emitted by one round (or by prefill: its first token).
 
@@ -190,7 +331,8 @@ class Tokens:
     "plain" (a round without). `drafts` are the round's proposals in their order, of which the first
     `accepted` were emitted; on MLX an unusable one (from NaN, or no token) stands there as 0. A
     round that was dropped, because a draft led the target to NaN, has drafts and no tokens.
-    `cache_use` comes with the prefill's token alone.
+    `logprobs` are those of the ids, where the request asked. `cache_use` comes with the prefill's
+    token alone, as do `prompt_logprobs`: one for each token of the prompt, None for the first.
     """
 
     request_id: int
@@ -199,6 +341,8 @@ class Tokens:
     drafts: tuple[int, ...]
     accepted: int
     cache_use: CacheUse | None = None
+    logprobs: tuple[Logprob, ...] = ()
+    prompt_logprobs: tuple[Logprob | None, ...] = ()
 
     @property
     def drafted(self) -> int:
@@ -207,11 +351,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Finished:
-    """The request ended; nothing follows for it. `parked`: why its drafting stopped, if it did."""
+    """The request ended; nothing follows for it. `parked`: why its drafting stopped, if it did.
+    `plain_tokens_per_s`: see reply.Reply; a measured figure, and no part of the outcome."""
 
     request_id: int
     reason: FinishReason
     parked: str | None = None
+    plain_tokens_per_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -222,4 +368,4 @@ class Failed:
     error: Exception
 
 
-Event = Tokens | Finished | Failed
+Event = Progress | Tokens | Finished | Failed

@@ -16,7 +16,7 @@ from typing import Any
 from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.machine import MOST_BYTES, limit_bytes
-from mtp_mlx.request import MAX_SEED
+from mtp_mlx.request import MAX_PENALTY, MAX_REPETITION, MAX_SEED
 from mtp_mlx.settings_text import line_of
 
 FILE_NAME = "config.toml"
@@ -78,6 +78,9 @@ KEYS: dict[str, dict[str, Check]] = {
         "min_p": _number(0.0, 1.0),
         "seed": _integer(0, MAX_SEED),
         "max_tokens": _integer(1, MOST),
+        "repetition_penalty": _number(1e-6, MAX_REPETITION),
+        "presence_penalty": _number(-MAX_PENALTY, MAX_PENALTY),
+        "frequency_penalty": _number(-MAX_PENALTY, MAX_PENALTY),
     },
     "ui": {"color_drafts": _flag},
 }
@@ -141,7 +144,7 @@ def parse_settings(text: str, path: Path) -> Settings:
     """The settings that `text`, read from `path`, spells."""
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer that Python will not read
         raise RequestError(
             f"{path}: not valid TOML: {shown(str(error))}", param="config"
         ) from error

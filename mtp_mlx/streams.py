@@ -9,6 +9,7 @@ from types import TracebackType
 from mtp_mlx.errors import RequestError
 from mtp_mlx.job import Job
 from mtp_mlx.reply import Chunk, Reply, Usage
+from mtp_mlx.request import Progress
 from mtp_mlx.worker import Worker
 
 
@@ -22,6 +23,11 @@ class _Streamed:
     def __del__(self) -> None:
         self._worker.abandon(self._job)
 
+    def abandon(self) -> None:
+        """End the request without waiting; its last chunks are still to come. A signal handler may
+        call it."""
+        self._worker.abandon(self._job)
+
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self._job.prompt
@@ -30,6 +36,26 @@ class _Streamed:
     def usage(self) -> Usage:
         """The tokens so far, of chunks that were read or not."""
         return self._job.usage
+
+    @property
+    def request_id(self) -> int:
+        """The engine's, as in snapshot.RowStatus.id; 0 until its thread has taken the request."""
+        return self._job.request_id
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the engine last told of it, by a token or a part of its prompt."""
+        return self._job.silent_s
+
+    @property
+    def progress(self) -> Progress | None:
+        """How much of the prompt is read; None while the request waits for a row."""
+        return self._job.progress
+
+    @property
+    def gaps(self) -> tuple[float, ...]:
+        """Seconds from one round's tokens to the next's, so far."""
+        return self._job.gaps
 
     @property
     def reply(self) -> Reply:
@@ -62,11 +88,6 @@ class Stream(_Streamed):
     def cancel(self) -> None:
         """End the request and wait until its row is free; chunks that are ready stay readable."""
         self._worker.cancel(self._job)
-
-    def abandon(self) -> None:
-        """End the request without waiting; its last chunks are still to come. A signal handler may
-        call it."""
-        self._worker.abandon(self._job)
 
     def __enter__(self) -> "Stream":
         return self

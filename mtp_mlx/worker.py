@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mtp_mlx.backends import EngineLike, Runtime
+from mtp_mlx.board import Board
 from mtp_mlx.errors import EngineStopped, TimedOut, without_frames
 from mtp_mlx.fields import shown
 from mtp_mlx.job import Job
@@ -99,7 +100,8 @@ class Worker:
         self._inbox = Inbox()
         self._pid = os.getpid()
         built: Future[None] = Future()
-        arguments = (build, self._inbox, built)
+        self.board = Board()
+        arguments = (build, self._inbox, built, self.board)
         self._thread = threading.Thread(target=_run, args=arguments, name="mtp-mlx", daemon=True)
         self._thread.start()
         # At the end of the process too, so that the thread is not torn out of a step.
@@ -186,10 +188,10 @@ def _shut(inbox: Inbox, thread: threading.Thread, pid: int) -> None:
         thread.join(JOIN_S)
 
 
-def _run(build: Callable[[], Runtime], inbox: Inbox, built: Future[None]) -> None:
+def _run(build: Callable[[], Runtime], inbox: Inbox, built: Future[None], board: Board) -> None:
     """The thread: build, serve, and whatever ends it, end every job."""
     try:
-        serving = _opened(build, inbox)
+        serving = _opened(build, inbox, board)
     except BaseException as error:
         inbox.end(EngineStopped(f"the model was not loaded: {shown(error)}"))
         built.set_exception(error)
@@ -204,11 +206,11 @@ def _run(build: Callable[[], Runtime], inbox: Inbox, built: Future[None]) -> Non
     serving.end(reason)
 
 
-def _opened(build: Callable[[], Runtime], inbox: Inbox) -> "_Serving":
+def _opened(build: Callable[[], Runtime], inbox: Inbox, board: Board) -> "_Serving":
     """The runtime with an engine of its own; closed again where there can be none."""
     runtime = build()
     try:
-        return _Serving(runtime, inbox)
+        return _Serving(runtime, inbox, board)
     except BaseException:
         runtime.close()
         raise
@@ -217,10 +219,12 @@ def _opened(build: Callable[[], Runtime], inbox: Inbox) -> "_Serving":
 class _Serving:
     """What the thread knows."""
 
-    def __init__(self, runtime: Runtime, inbox: Inbox) -> None:
+    def __init__(self, runtime: Runtime, inbox: Inbox, board: Board) -> None:
         self._runtime = runtime
         self._inbox = inbox
+        self._board = board
         self._engine = runtime.new_engine()
+        self._show()
         self._jobs: dict[int, Job] = {}
         self._arriving: tuple[Job, ...] = ()  # read from the inbox, not all of them in `_jobs` yet
         self._failures: deque[float] = deque(maxlen=MAX_FAILURES)
@@ -250,8 +254,20 @@ class _Serving:
             command = self._inbox.take(wait=False)
         if self._jobs:
             self._expire(time.monotonic())
+            self._show_if_due()  # before a step: should it never end, one sees who waits for it
             self._step()
+        else:
+            self._show_if_due()
         return True
+
+    def _show_if_due(self) -> None:
+        if self._board.is_due(self._engine.is_idle):
+            self._show()
+
+    def _show(self) -> None:
+        runtime = self._runtime
+        memory = runtime.active_memory_bytes(), runtime.peak_memory_bytes()
+        self._board.show(self._engine.status(), *memory)
 
     def end(self, reason: EngineStopped) -> None:
         """Fail everything that is open, and free the models."""
@@ -263,6 +279,7 @@ class _Serving:
                 case Call(_, answer):
                     answer.set_exception(reason)
         self._fail_all(reason)
+        self._board.end(str(reason))
         del self._engine
         self._runtime.close()
 
@@ -303,8 +320,14 @@ class _Serving:
             self._end(job, Failed(job.request_id, TimedOut(job.timeout_message)))
 
     def _step(self) -> None:
-        """One engine step; every event goes to its job."""
-        for event in self._engine.step():
+        """One engine step; every event goes to its job.
+
+        What is shown comes first, so that who has its reply sees an engine that is idle since.
+        """
+        events = self._engine.step()
+        self._board.step(events)
+        self._show_if_due()
+        for event in events:
             job = self._jobs.get(event.request_id)
             if job is not None:
                 self._feed(job, event)

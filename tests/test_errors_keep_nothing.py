@@ -68,7 +68,7 @@ def test_a_row_that_failed_by_its_own_code_keeps_no_engine():
 
     engine = Engine(golden_pair("31b").target, None, max_num_seqs=1)
     engine.submit(Request(prompt=(2, 3), sampling=Sampling(), max_tokens=4, is_end=is_end))
-    [failed] = engine.step()
+    [*_, failed] = engine.step()
     gone = weakref.ref(engine)
     del engine
     gc.collect()

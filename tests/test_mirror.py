@@ -38,8 +38,8 @@ from tests.both_forms import (
 OPERATION_ATOL = 1e-5
 MODEL_ATOL = 3e-4
 
-MIRRORED = ("attention", "batch", "cache", "choose", "drafter", "ffn", "head", "rope", "routes",
-            "target", "view")  # fmt: skip
+MIRRORED = ("attention", "batch", "cache", "choose", "drafter", "ffn", "head",
+            "logprobs", "processors", "rope", "routes", "target", "view")  # fmt: skip
 NOT_MIRRORED = {
     "model.backend": "NumPy has one device",
     "model.load": "reads MLX arrays; the twin's own loader expands what is quantised",

@@ -33,6 +33,12 @@ GENERATE = {
     "num_draft_tokens": "auto",
     "timeout": None,
     "cache": None,
+    "repetition_penalty": None,
+    "presence_penalty": None,
+    "frequency_penalty": None,
+    "logit_bias": None,
+    "logprobs": None,
+    "prompt_logprobs": None,
     "tools": None,
     "think": False,
     "thinking_budget": None,
@@ -41,6 +47,7 @@ GENERATE = {
 REPLY = {
     *("text", "token_ids", "finish_reason", "seed", "spec", "usage", "timings"),
     *("reasoning", "tool_calls", "tool_text", "warning", "cache"),
+    *("logprobs", "prompt_logprobs"),
 }
 SPEC = {"rounds", "drafted", "accepted", "per_position", "tokens_per_round", "target_forwards"}
 
@@ -117,7 +124,8 @@ def test_reply_and_chunk_have_the_promised_fields():
     assert names(mtp_mlx.Usage) >= {"prompt_tokens", "completion_tokens", "reasoning_tokens"}
     assert names(mtp_mlx.Chunk) >= {"text", "tokens", "finish_reason", "drafts", "kind"}
     assert names(mtp_mlx.ToolCall) == {"id", "name", "arguments"}
-    assert names(mtp_mlx.Token) >= {"id", "text", "origin", "position"}
+    assert names(mtp_mlx.Token) >= {"id", "text", "origin", "position", "logprob"}
+    assert names(mtp_mlx.Logprob) == {"logprob", "top"}
     assert isinstance(mtp_mlx.Token.from_draft, property)
 
 

@@ -81,6 +81,8 @@ def test_a_whole_file():
         ("[defaults\n", "config.toml: not valid TOML: "),
         ("[ui]\ncolor_drafts = no\n", "line 2"),
         ("a = " + "[" * 20_000, "not valid TOML"),
+        ("[sampling]\nseed = " + "9" * 5000, "config.toml: not valid TOML: "),
+        ("[sampling]\nseed = 0x" + "f" * 5000, "found an integer of 20000 bits"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_says_where(text, complaint):

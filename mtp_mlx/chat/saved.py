@@ -7,7 +7,6 @@ turn; a message without a reply has none. A file may come from anywhere, so all 
 import json
 import os
 import re
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ from mtp_mlx.chat.conversation import Conversation, Turn
 from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
 from mtp_mlx.request import MAX_SEED, FinishReason
+from mtp_mlx.whole_file import write_whole
 
 FORMAT, VERSION = "mtp-mlx chat", 1
 SUFFIX = ".jsonl"
@@ -51,6 +51,11 @@ class Place:
 
     name: str
     stamp: Stamp | None = None
+
+
+def moved(before: Place, after: Place) -> str:
+    """What a user should know where `Chats.write` has kept a chat elsewhere."""
+    return f"chat {before.name} was changed elsewhere; this one is now {after.name}"
 
 
 class Chats:
@@ -105,7 +110,7 @@ class Chats:
         if _stamp(self.path(place.name)) != place.stamp:
             place = self.fresh()
         path = self.path(place.name)
-        _replace(path, _spell(saved))
+        write_whole(path, _spell(saved), OWNER_ONLY)
         return replace(place, stamp=_stamp(path))
 
     def rename(self, place: Place, name: str) -> Place:
@@ -143,20 +148,6 @@ def _spell(saved: Saved) -> str:
     if talk.unanswered is not None:
         rows.append({"user": talk.unanswered})
     return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in the place of the one before, for its owner alone."""
-    number, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    finally:
-        with suppress(FileNotFoundError):  # it has moved to its place
-            os.unlink(name)
 
 
 def _parse(path: Path, data: bytes) -> Saved:

@@ -8,7 +8,7 @@ from typing import cast
 
 from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
-from mtp_mlx.options import Keywords
+from mtp_mlx.options import Keywords, read_biases
 
 ON_OFF = {"on": True, "off": False}
 DEFAULT = "default"
@@ -48,6 +48,8 @@ class Settings:
                 return replace(self, color_drafts=on_off(name, text))
             case "hide_thinking":
                 return replace(self, hide_thinking=on_off(name, text))
+            case "logit_bias" if text != DEFAULT:
+                return self.with_option(name, read_biases(text))
         return self.with_option(name, _value(text))
 
     def rows(self) -> list[tuple[str, str]]:
@@ -83,6 +85,6 @@ def _value(text: str) -> object:
         return ON_OFF[text]
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, int | float | str) else text

@@ -15,10 +15,10 @@ from mtp_mlx.cli.options import (
     model_names,
     model_options,
     option,
-    sampling_options,
     tint_option,
 )
 from mtp_mlx.cli.prompt import read_piped
+from mtp_mlx.cli.sampling import sampling_options
 from mtp_mlx.cli.terminal import is_terminal
 from mtp_mlx.cli.thinking import merge_template_args, thinking_options
 

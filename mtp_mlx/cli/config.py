@@ -30,6 +30,9 @@ BUILT_IN: dict[str, Any] = {
     "max_num_seqs": ROWS,
     "seed": None,
     "max_tokens": 4096,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
     "color_drafts": True,
 }
 NOTES = {
@@ -54,8 +57,8 @@ def command() -> None:
 
     Flags come first, then MTP_MLX_<FLAG> variables, the file, the checkpoint's generation_config,
     and what is built in. Sections: [defaults] model draft_model memory_limit max_num_seqs;
-    [sampling] temperature top_k top_p min_p seed max_tokens; [models."NAME"] path or alias, draft;
-    [ui] color_drafts.
+    [sampling] temperature top_k top_p min_p seed max_tokens repetition_penalty presence_penalty
+    frequency_penalty; [models."NAME"] path or alias, draft; [ui] color_drafts.
     """
 
 

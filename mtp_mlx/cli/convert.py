@@ -23,6 +23,7 @@ MODES = ("affine", "mxfp4", "nvfp4", "mxfp8")
 RECIPES = ("mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6")
 DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 QUANTISING = ("q_bits", "q_group_size", "quant_predicate")
+DRAFTER_ONLY = ("draft_q_bits", "draft_head_q_bits")
 NAMES_SHOWN = 3
 BITS = click.IntRange(1, 64)
 
@@ -112,6 +113,8 @@ def command(as_json: bool, **given: Any) -> None:
     plans, folder = _plans(given), _folder(given["mlx_path"])
     named = {name: given[name] for name in ("model", "draft_model")}
     pair = find_pair(**named | named_by_user(named))
+    if pair.drafter is None:
+        _refuse_idle(given, pair.note)
     output = Output()
     _discard_on_interrupt(output)
     try:
@@ -125,6 +128,14 @@ def command(as_json: bool, **given: Any) -> None:
         if each is not None:
             _explain(each)
     print(json.dumps(_body(done)) if as_json else _describe(done))
+
+
+def _refuse_idle(given: dict[str, Any], note: str | None) -> None:
+    """Raises UsageError for an option of the drafter, where there is none to convert."""
+    for name in DRAFTER_ONLY:
+        if given[name] is not None:
+            flag, why = f"--{name.replace('_', '-')}", note or "--draft-model is none"
+            raise click.UsageError(f"{flag} needs a drafter: {why}")
 
 
 def _folder(spelled: str) -> Path:

@@ -28,8 +28,7 @@ class Answer:
     @property
     def plain_tokens_per_s(self) -> float | None:
         """What plain decoding would have given, for a reply that drafted."""
-        costs = self.engine.costs
-        return None if costs is None or not self.reply.spec.drafted else costs.plain_tokens_per_s
+        return self.reply.plain_tokens_per_s if self.reply.spec.drafted else None
 
 
 def stats_line(answer: Answer, width: int) -> str:

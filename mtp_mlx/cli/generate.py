@@ -14,14 +14,14 @@ from mtp_mlx.cli.options import (
     model_options,
     option,
     rows_option,
-    sampling_options,
     tint_option,
 )
 from mtp_mlx.cli.prompt import read_file, read_piped, read_prompt
 from mtp_mlx.cli.replies import Look, print_json, print_json_lines, print_text
+from mtp_mlx.cli.sampling import sampling_options
 from mtp_mlx.cli.thinking import merge_template_args, thinking_options
 from mtp_mlx.fields import shown_name
-from mtp_mlx.request import MAX_SEED
+from mtp_mlx.request import MAX_LOGPROBS, MAX_SEED
 
 if TYPE_CHECKING:
     from mtp_mlx.api import Prompt
@@ -65,6 +65,13 @@ class TokenIds(click.ParamType):
     metavar="N",
     help="Replies, from seed, seed + 1, ...",
 )
+@option(
+    "Output",
+    "--logprobs",
+    type=click.IntRange(0, MAX_LOGPROBS),
+    metavar="N",
+    help="With --json: log-probabilities of each token and of the N likeliest.",
+)
 @option("Output", "--stats", is_flag=True, help="Print figures of each reply on stderr.")
 @tint_option
 @option("Output", "--raw", is_flag=True, help="Keep the model's control characters and escapes.")
@@ -89,6 +96,8 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
         raise click.UsageError("give --json or --jsonl, and not both")
     if is_raw and (as_json or as_lines):
         raise click.UsageError("--raw is for text; JSON holds the exact text anyway")
+    if given["logprobs"] is not None and not (as_json or as_lines):
+        raise click.UsageError("--logprobs is for --json and --jsonl; text has no place for them")
     loading, rows = loading_of(given), given.pop("max_num_seqs")
     merge_draft_tokens(given)
     merge_template_args(given)

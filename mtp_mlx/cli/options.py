@@ -124,12 +124,6 @@ class Grouped(click.Command):
                 formatter.write_dl(records)
 
 
-class Texts(click.types.StringParamType):
-    """A text; in the environment several, a line each."""
-
-    envvar_list_splitter = "\n"
-
-
 class DraftTokens(click.ParamType):
     """'auto' or a count."""
 
@@ -311,27 +305,6 @@ model_options = all_of(
     _refused(
         "--kv-bits",
         "the cache is not quantised, because that changes the text. Leave the option out",
-    ),
-)
-
-sampling_options = all_of(
-    shared("Sampling", "--temp", "--temperature", "temperature", type=float, help="0 is greedy."),
-    shared("Sampling", "--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
-    shared("Sampling", "--top-p", type=float, help="Keep the likeliest tokens up to this mass."),
-    shared(
-        "Sampling",
-        "--min-p",
-        type=float,
-        help="Keep tokens at least this likely, relative to the best.",
-    ),
-    shared("Sampling", "--seed", type=int, help="Same seed, same text; drawn when absent."),
-    shared("Sampling", "-m", "--max-tokens", type=int, help="New tokens at most (4096)."),
-    shared(
-        "Sampling",
-        "--stop",
-        type=Texts(),
-        multiple=True,
-        help="End the reply before this text; may be repeated.",
     ),
 )
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mtp_mlx.chat.saved import moved
 from mtp_mlx.cli.replies import Look, print_json, print_text
 from mtp_mlx.cli.turns import turn_of
 
@@ -40,4 +41,6 @@ def reply_once(
             print_text(llm, [stream], look, with_stats=False)
         talk = talk.answered(turn_of(llm, message, stream.reply))
     if chats is not None and place is not None:
-        chats.write(place, saved.held_with(talk, loading))
+        written = chats.write(place, saved.held_with(talk, loading))
+        if written.name != place.name:
+            click.echo(f"mtp-mlx: {moved(place, written)}", err=True)

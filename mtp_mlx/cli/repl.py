@@ -7,7 +7,7 @@ from typing import Any
 from mtp_mlx.api import LLM, load
 from mtp_mlx.chat.commands import Command, Message, parse
 from mtp_mlx.chat.conversation import Conversation
-from mtp_mlx.chat.saved import OWNER_FOLDER, Chats, Place, Saved
+from mtp_mlx.chat.saved import OWNER_FOLDER, Chats, Place, Saved, moved
 from mtp_mlx.chat.settings import Settings
 from mtp_mlx.cli.chat import data_folder
 from mtp_mlx.cli.editor import Editor
@@ -182,7 +182,7 @@ class Chat:
             self._cannot_save = True
             return
         if written.name != place.name:
-            self.note(f"chat {place.name} was changed elsewhere; this one is now {written.name}")
+            self.note(moved(place, written))
         self.place, self._cannot_save = written, False
 
     def _editor(self, choose: Any) -> Editor:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mtp_mlx.cli.options import all_of, option, shared
 from mtp_mlx.errors import Unsupported
@@ -34,7 +35,8 @@ def merge_template_args(given: dict[str, Any]) -> None:
     text = given.pop("chat_template_args")
     for name, value in (_template_args(text) if text is not None else {}).items():
         keyword = TEMPLATE_ARGS[name]
-        if given.get(keyword) is not None and given[keyword] != value:
+        source = click.get_current_context().get_parameter_source(keyword)
+        if source is ParameterSource.COMMANDLINE and given[keyword] != value:
             raise click.UsageError(
                 f"--chat-template-args says {name} {json.dumps(value)}, and --think or --no-think "
                 "says otherwise; give one"

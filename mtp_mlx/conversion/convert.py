@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ def convert(
     is quantised already, MtpError where a folder is taken or the disk is too small; `output` has
     then removed all that was written.
     """
+    folder = Path(os.path.realpath(folder))  # beside which a load looks for the drafter
     opened = open_pair(pair)
     jobs = [_Job.of_target(opened.target, plans[0], folder)]
     if opened.drafter is not None and pair.drafter is not None:

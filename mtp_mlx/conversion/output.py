@@ -1,5 +1,6 @@
 """Folders that appear complete or not at all: written beside their place, renamed at the end."""
 
+import os
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -28,17 +29,18 @@ class Output:
         self.discard()
 
     def begin(self, folder: Path) -> Path:
-        """Make the folder that will become `folder`.
+        """Make the folder that will become `folder`, or what that links to.
 
         Raises RequestError where that has something in it, or another run writes there.
         """
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        place = _place(folder)
+        if place.exists() and not (place.is_dir() and not any(place.iterdir())):
             raise RequestError(
                 f"{folder}: exists and is not empty; remove it or give another --mlx-path",
                 param="mlx_path",
             )
-        partial = folder.with_name(f".{folder.name}.partial")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f".{place.name}.partial")
+        place.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.mkdir()
         except FileExistsError:
@@ -66,10 +68,15 @@ class Output:
     def commit(self) -> None:
         """Put every folder in its place."""
         for folder, partial in list(self._partials.items()):
-            partial.rename(folder)
+            partial.rename(_place(folder))
             del self._partials[folder]
 
     def discard(self) -> None:
         """Remove what was written so far."""
         while self._partials:
             shutil.rmtree(self._partials.popitem()[1], ignore_errors=True)
+
+
+def _place(folder: Path) -> Path:
+    """Where a folder lies, or will lie: no folder can take the place of a link."""
+    return Path(os.path.realpath(folder))

@@ -8,42 +8,41 @@ neighbours. At such borders texts are kept, and later requests that begin the sa
 """
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import mlx.core as mx
 
+from mtp_mlx.engine.airborne import Airborne
 from mtp_mlx.engine.clock import RoundClock
+from mtp_mlx.engine.draft import Draft, propose
 from mtp_mlx.engine.memory import Memory
-from mtp_mlx.engine.planner import Decision, FixedPlanner, Planner
+from mtp_mlx.engine.planner import FixedPlanner, Planner
 from mtp_mlx.engine.policy import Outcome, RowInput, Shadow
-from mtp_mlx.engine.prefixes import Copy, Prefixes
+from mtp_mlx.engine.prefixes import Prefixes
+from mtp_mlx.engine.prompts import first_token, score_chunk
 from mtp_mlx.engine.round import (
     Commit,
-    Draft,
     Flight,
     Verdict,
-    accept,
     commit,
-    is_finite,
+    judge,
     land,
     launch,
     launch_behind,
+    logprobs_of,
     numerical_error,
     origins,
-    propose,
 )
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.engine.shadows import Shadows
-from mtp_mlx.engine.stats import Counters, outcome_of, seen_experts
+from mtp_mlx.engine.stats import Counters, outcome_of, row_statuses, seen_experts
+from mtp_mlx.engine.watch import Watch
 from mtp_mlx.errors import without_frames
 from mtp_mlx.fit import PREFILL_CHUNK
-from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
-from mtp_mlx.model.choose import Choice, choose
 from mtp_mlx.model.drafter import Drafts
-from mtp_mlx.model.head import Logits
 from mtp_mlx.model.target import Target
-from mtp_mlx.reply import EngineStats, RoundCosts
+from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import (
     MAX_DRAFT_TOKENS,
     Event,
@@ -54,17 +53,7 @@ from mtp_mlx.request import (
     Tokens,
     check_request,
 )
-
-
-@dataclass(frozen=True)
-class Airborne:
-    """A round in the air, what the planner was told of its rows, its decision, and what is copied
-    of rows that may pass a chunk border."""
-
-    flight: Flight
-    rows: tuple[RowInput, ...]
-    decision: Decision
-    copies: tuple[Copy, ...] = ()
+from mtp_mlx.snapshot import EngineStatus
 
 
 class Engine:
@@ -94,8 +83,7 @@ class Engine:
         self.counters = Counters()
         self.planner: Planner = FixedPlanner() if planner is None else planner
         self._air: Airborne | None = None
-        self._decision: Decision | None = None
-        self._costs: RoundCosts | None = None
+        self.watch = Watch()
         self._clock = RoundClock()
         self._shadows = Shadows()
         self._left: list[int] = []
@@ -148,6 +136,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """What it holds and has done."""
+        decision = self.watch.decision
         running = [s for s in self.sequences if s.is_running]
         return EngineStats(
             slots=len(self.slots),
@@ -158,23 +147,31 @@ class Engine:
             kv_budget_bytes=self.memory.budget,
             prompt_cache_bytes=self.prefixes.borders.bytes,
             prompt_cache_budget_bytes=self.prefixes.borders.budget,
-            decision=None if self._decision is None else str(self._decision),
-            costs=self._costs,
+            decision=None if decision is None else str(decision),
+            costs=self.watch.costs,
             **self.counters.to_stats(),
         )
+
+    def status(self) -> EngineStatus:
+        """How it stands, row by row."""
+        rounds = self.watch.stats(self.counters.drafted_at, self.counters.accepted_at)
+        return EngineStatus(self.stats(), row_statuses(self.sequences, self.waiting), rounds)
 
     def step(self) -> list[Event]:
         """Admit, run one round, run one prompt chunk; the events in the order they happened.
 
         The chunk comes last, so that a first token is handed over as soon as it is known.
         """
-        self._admit()
-        events = self._round()
+        self.watch.begin()
+        events = self._admit()
+        events += self._round()
         events += self._prefill()
+        self.watch.lap("prompt")
         return events
 
-    def _admit(self) -> None:
+    def _admit(self) -> list[Event]:
         """Rows for the requests that came first, as far as slots and memory go."""
+        events: list[Event] = []
         for slot, holder in enumerate(self.slots):
             if holder is not None or not self.waiting:
                 continue
@@ -182,12 +179,15 @@ class Engine:
             most = self._most_tokens(request)
             self.prefixes.make_way(request.prompt, most)
             if not self.memory.reserve(slot, most):
-                return  # nobody overtakes the one that waits longest
+                break  # nobody overtakes the one that waits longest
             self.waiting.popleft()
             self._clock.disturb()
             self.cache.limit(slot, most)
             context = self.target.config.max_positions
-            self.slots[slot] = Sequence.of(request_id, request, slot, context)
+            admitted = Sequence.of(request_id, request, slot, context)
+            self.slots[slot] = admitted
+            events.append(admitted.progress)
+        return events
 
     def _most_tokens(self, request: Request) -> int:
         """Positions that a row may write: prompt, reply, and a block that is rejected."""
@@ -200,11 +200,14 @@ class Engine:
         if not waiting:
             return []
         self._clock.disturb()
+        events: list[Event] = []
         sequence = min(waiting, key=lambda s: s.id)
         if sequence.cache_use is None:
             sequence.cache_use = self.prefixes.start(sequence)
             sequence.num_prefilled = sequence.cache_use.cached_tokens
             self.counters.count_prompt(sequence.request, sequence.cache_use)
+            if sequence.num_prefilled:
+                events.append(sequence.progress)
         start = sequence.num_prefilled
         part = sequence.tokens[start : start + self.chunk]
         row = Row(sequence.slot, start, len(part))
@@ -212,26 +215,18 @@ class Engine:
         self.cache.commit(sequence.slot, len(part))
         sequence.num_prefilled = row.end
         self.prefixes.keep_chunk(sequence, start, hidden)
-        if row.end < len(sequence.tokens):
-            return []
-        return self._first_token(sequence, hidden[-1:])
+        score_chunk(self.target, sequence, start, hidden)
+        events.append(sequence.progress)
+        if row.end == len(sequence.tokens):
+            events += self._first_token(sequence, hidden[-1:])
+        return events
 
     def _first_token(self, sequence: Sequence, hidden: mx.array) -> list[Event]:
         """Choose the token after the prompt from the last state [1, D]."""
-        logits = self.target.logits(hidden)
-        choice = Choice([sequence.request.sampling], [len(sequence.tokens)])
-        chosen = choose(Logits(logits), choice)
-        token, ok = read_ints(mx.concatenate([chosen, is_finite(hidden, logits).astype(mx.int32)]))
-        if not ok:
-            return [self._fail(sequence, numerical_error(sequence))]
         try:
-            kept = accept([], [token], sequence.limit)
-        except Exception as error:
+            first, kept = first_token(self.target, sequence, hidden)
+        except Exception as error:  # NaN, or of the request's own is_end or constraint
             return [self._fail(sequence, error)]
-        sequence.extend(kept.tokens)
-        sequence.hidden = hidden[0]
-        sequence.is_running = True
-        first = Tokens(sequence.id, kept.tokens, ("prefill",), (), 0, sequence.cache_use)
         events: list[Event] = [first]
         if kept.reason is not None:
             events.append(self._finish(sequence, kept.reason))
@@ -243,9 +238,11 @@ class Engine:
             self._clock.rest()
             self._retire()
             return []
-        self._note_decision(air)
+        self.watch.decide(air)
         self._air = self._run_ahead(air)
+        self.watch.lap("launch")
         verdict = land(air.flight)
+        self.watch.lap("land")
         draft = air.flight.draft
         num_tokens = len(draft.lengths) + sum(draft.lengths)
         seen = seen_experts(verdict, self.target.config.num_expert_layers)
@@ -258,19 +255,9 @@ class Engine:
         self.prefixes.keep(air.copies)
         self.planner.learn(air.decision, tuple(outcomes), timing, tuple(judged))
         self._retire()
+        self.watch.land(air.decision, timing, self.counters.tokens)
+        self.watch.lap("commit")
         return events
-
-    def _note_decision(self, air: Airborne) -> None:
-        """For the statistics: of the engine, and of each row that was free to draft."""
-        costs = air.decision.costs
-        if costs is not None and (self._costs is None or len(costs.forward_s) > 1):
-            self._costs = costs  # of a round that might have drafted, if there was one
-        if not air.decision.is_free:
-            return
-        self._decision = air.decision
-        for sequence, row in zip(air.flight.sequences, air.rows, strict=True):
-            if row.cap and not row.is_command:
-                sequence.declined = air.decision.reason
 
     def _retire(self) -> None:
         """Let the planner forget the rows that have left; their last outcomes it has heard."""
@@ -298,21 +285,22 @@ class Engine:
                 continue
             sequence.note_fault(verdict.has_fault[index])
             try:
-                kept = accept(drafted, verdict.chosen[index], sequence.limit)
-            except Exception as error:  # of the request's own is_end: no other row is to blame
+                kept = judge(sequence, verdict, index)
+            except Exception as error:  # of its own is_end or constraint: no other row is to blame
                 events.append(self._fail(sequence, error))
                 continue
             start = len(sequence.tokens)
             commit(self.cache, sequence, kept, states)
-            self.counters.count(len(drafted), kept)
+            self.counters.count(sequence, len(drafted), kept)
             if drafted:
                 outcomes.append(outcome_of(sequence, drafted, kept))
             if kept.accepted == len(drafted):
                 self._shadows.keep(sequence, start, len(drafted), verdict.proposed[index])
             judged += self._shadows.judge(sequence, is_over=kept.reason is not None)
             where = origins(kept, length)
-            tokens = Tokens(sequence.id, kept.tokens, where, tuple(drafted), kept.accepted)
-            events.append(tokens)
+            scores = logprobs_of(verdict, index, kept)
+            made = (tuple(drafted), kept.accepted, None, scores)
+            events.append(Tokens(sequence.id, kept.tokens, where, *made))
             if kept.reason is not None:
                 events.append(self._finish(sequence, kept.reason))
         return events, outcomes, judged
@@ -353,12 +341,13 @@ class Engine:
         return Airborne(launch_behind(flight, self.target, self.cache, keep), rows, decision)
 
     def _ends_run(self, flight: Flight, index: int) -> bool:
-        """Must this flight land first: is a row's next token not free, or would the round behind
-        it pass a chunk border, where the row is copied?"""
-        if flight.sequences[index].thinking.is_spent:
+        """Must this flight land first: is a row's next token not free, must the host know the one
+        in the air, or would the round behind it pass a chunk border, where the row is copied?"""
+        sequence = flight.sequences[index]
+        if sequence.thinking.is_spent or sequence.needs_its_tokens:
             return True
         end = flight.rows[index].end
-        return self.prefixes.reaches(flight.sequences[index], end, end + 1) is not None
+        return self.prefixes.reaches(sequence, end, end + 1) is not None
 
     def _input(self, sequence: Sequence, in_the_air: int = 0) -> RowInput:
         """The row for the planner: no more drafts than it can still emit, its own token besides."""
@@ -371,7 +360,8 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Event:
         self._free(sequence)
-        return Finished(sequence.id, reason, sequence.parked or sequence.declined)
+        parked = sequence.parked or sequence.declined
+        return Finished(sequence.id, reason, parked, sequence.plain_tokens_per_s)
 
     def _refuse(self, sequence: Sequence, drafted: list[int]) -> list[Event]:
         """Drop a row's round with NaN or infinity in it. Drafts may have caused what the plain text
@@ -379,7 +369,7 @@ class Engine:
         if not drafted:
             return [self._fail(sequence, numerical_error(sequence))]
         self.cache.scrub(sequence.slot)
-        self.counters.count(len(drafted), Commit((), 0, None))
+        self.counters.count(sequence, len(drafted), Commit((), 0, None))
         sequence.parked = "a draft led the target to NaN or infinity"
         return [Tokens(sequence.id, (), (), tuple(drafted), 0)]
 

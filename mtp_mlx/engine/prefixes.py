@@ -22,6 +22,7 @@ from mtp_mlx.model.cache import Cache
 from mtp_mlx.request import CacheUse
 
 OFF = "off: the request asked for no prompt cache (cache=False)"
+SCORED = "off: the request asks for prompt_logprobs, so the whole prompt must run"
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Prefixes:
 
         The last token of the prompt is left to run, for the state that predicts the next one.
         """
-        if not sequence.request.cache:
-            return CacheUse(0, OFF)
+        if not sequence.request.may_cache:
+            return CacheUse(0, SCORED if sequence.request.cache else OFF)
         prompt = sequence.request.prompt
         found = self.borders.find(prompt)
         if found.window is None:
@@ -85,7 +86,7 @@ class Prefixes:
         """The first border beyond `start` and up to `end` cached tokens where a row may be kept."""
         chunk = self.borders.chunk
         border = (start // chunk + 1) * chunk
-        is_kept = self.borders.is_on and sequence.request.cache
+        is_kept = self.borders.is_on and sequence.request.may_cache
         return border if is_kept and border <= end else None
 
     def copy(self, sequence: Sequence, start: int, end: int, promised: int = 0) -> Copy | None:

@@ -9,44 +9,21 @@ launched behind one that has not landed (its tokens are still on the device), so
 never waits for the host; what a finished row computed in vain lies beyond its length, unseen.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import mlx.core as mx
-import numpy as np
 
+from mtp_mlx.engine.choosing import Chosen, Reader, choose_all, read_logprobs
+from mtp_mlx.engine.draft import Draft, packed
 from mtp_mlx.engine.sequence import RowLimit, Sequence
 from mtp_mlx.errors import NumericalError
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.cache import Cache
-from mtp_mlx.model.choose import Choice, choose
-from mtp_mlx.model.drafter import Drafts
-from mtp_mlx.model.head import Logits
 from mtp_mlx.model.routes import Distinct, Routes
 from mtp_mlx.model.target import Target
-from mtp_mlx.model.view import draft_view
-from mtp_mlx.request import FinishReason, Origin
-
-
-@dataclass(frozen=True)
-class Draft:
-    """Proposals on the device: tokens [b, depth] for the drafting rows.
-
-    By row, `lengths` are verified of the `made` ones (None: all); the rest are shadows, which are
-    read and compared later. `is_sound` [b, depth] is false from a row's first proposal that came
-    from NaN or infinity, or names no token of the vocabulary.
-    """
-
-    lengths: tuple[int, ...]
-    tokens: mx.array | None = None
-    is_sound: mx.array | None = None
-    made: tuple[int, ...] | None = None
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Proposals made, by row."""
-        return self.lengths if self.made is None else self.made
+from mtp_mlx.request import FinishReason, Logprob, Origin, nothing_allowed
 
 
 @dataclass(frozen=True)
@@ -57,7 +34,7 @@ class Flight:
     sequences: tuple[Sequence, ...]
     rows: tuple[Row, ...]
     draft: Draft
-    chosen: mx.array
+    chosen: Chosen
     hidden: mx.array
     report: mx.array
     has_routes: bool = False
@@ -73,8 +50,10 @@ class Flight:
 class Verdict:
     """A landed round, host ids by row: drafted[i] has k_i of them, chosen[i] has k_i + 1.
 
-    `proposed[i]` are all sound drafts, verified or not. `experts`: distinct experts that the
-    forward read, summed over its layers, None where it has none.
+    `proposed[i]` are all sound drafts, verified or not. Of row i at most reach[i] tokens may be
+    kept, and none where its constraint failed (`errors`). `logprobs[i]`, where it asked for them:
+    by place, of the chosen token and of the one that ends a thought. `experts`: distinct experts
+    that the forward read, summed over its layers, None where it has none.
     """
 
     drafted: list[list[int]]
@@ -82,6 +61,9 @@ class Verdict:
     is_finite: list[bool]
     has_fault: list[bool]
     proposed: list[list[int]]
+    reach: list[int]
+    errors: dict[int, Exception] = field(default_factory=dict)
+    logprobs: dict[int, list[list[Logprob]]] = field(default_factory=dict)
     experts: Distinct | None = None
 
 
@@ -94,64 +76,6 @@ class Commit:
     reason: FinishReason | None
 
 
-def propose(
-    target: Target,
-    drafter: Drafts,
-    cache: Cache,
-    sequences: tuple[Sequence, ...],
-    lengths: tuple[int, ...],
-) -> Draft:
-    """Draft tokens for every row with lengths[i] > 0, chosen with the target's own noise.
-
-    A row leaves the drafter's batch when it has its drafts; its places behind them hold 0.
-    """
-    drafting = [s for s, length in zip(sequences, lengths, strict=True) if length]
-    if not drafting:
-        return Draft(lengths)
-    view = draft_view(cache, tuple(s.slot for s in drafting))
-    tokens = mx.array([s.pending for s in drafting])
-    hidden = mx.stack([_hidden(s) for s in drafting])  # [b, D]
-    sound = mx.ones(tokens.shape, mx.bool_)
-    vocab = target.config.vocab_size
-    wanted = [length for length in lengths if length]
-    active = list(range(len(drafting)))
-    drafted, soundness = [], []
-    for depth in range(max(lengths)):
-        if any(wanted[index] == depth for index in active):
-            keep = [at for at, index in enumerate(active) if wanted[index] > depth]
-            active = [active[at] for at in keep]
-            view = view.narrowed(keep)
-            place = mx.array(keep)
-            tokens, hidden, sound = tokens[place], hidden[place], sound[place]
-        logits, hidden = drafter.step(target.embed(tokens), hidden, view)
-        samplings = [drafting[index].request.sampling for index in active]
-        places = [len(drafting[index].tokens) + depth for index in active]
-        tokens = choose(logits, Choice(samplings, places))
-        sound = sound & _is_sound(logits, tokens, vocab)
-        tokens = mx.where(sound, tokens, 0)
-        drafted.append(_spread(tokens, active, len(drafting)))
-        soundness.append(_spread(sound, active, len(drafting)))
-    return Draft(lengths, mx.stack(drafted, axis=1), mx.stack(soundness, axis=1))
-
-
-def _spread(values: mx.array, places: list[int], length: int) -> mx.array:
-    """Values [n] at their places among `length`, zeros elsewhere."""
-    if len(places) == length:
-        return values
-    spread = mx.zeros((length,), values.dtype)
-    spread[mx.array(places)] = values
-    return spread
-
-
-def _is_sound(logits: Logits, tokens: mx.array, vocab_size: int) -> mx.array:
-    return mx.isfinite(logits.scores.max(axis=-1)) & (tokens >= 0) & (tokens < vocab_size)
-
-
-def _hidden(sequence: Sequence) -> mx.array:
-    assert sequence.hidden is not None, "a running sequence has a hidden state"
-    return sequence.hidden
-
-
 def launch(target: Target, cache: Cache, sequences: tuple[Sequence, ...], draft: Draft) -> Flight:
     """Queue the verify forward of every row's pending token and drafts."""
     rows = tuple(
@@ -159,7 +83,7 @@ def launch(target: Target, cache: Cache, sequences: tuple[Sequence, ...], draft:
         for s, length in zip(sequences, draft.lengths, strict=True)
     )
     pending = mx.array([s.pending for s in sequences])
-    return _queue(target, cache, sequences, rows, draft, _packed(pending, draft))
+    return _queue(target, cache, sequences, rows, draft, packed(pending, draft))
 
 
 def launch_behind(flight: Flight, target: Target, cache: Cache, keep: tuple[int, ...]) -> Flight:
@@ -168,7 +92,7 @@ def launch_behind(flight: Flight, target: Target, cache: Cache, keep: tuple[int,
     sequences = tuple(flight.sequences[i] for i in keep)
     rows = tuple(Row(flight.rows[i].slot, flight.rows[i].end, 1) for i in keep)
     is_same = len(keep) == len(flight.sequences)
-    tokens = flight.chosen if is_same else flight.chosen[mx.array(keep)]
+    tokens = flight.chosen.ids if is_same else flight.chosen.ids[mx.array(keep)]
     return _queue(target, cache, sequences, rows, Draft((0,) * len(keep)), tokens)
 
 
@@ -182,13 +106,25 @@ def _queue(
 ) -> Flight:
     routes = Routes() if target.config.num_expert_layers else None
     hidden = target(Batch.of(rows, tokens), cache, routes)  # [N, D]
-    logits = target.logits(hidden)
-    samplings = [
-        s.request.sampling for s, r in zip(sequences, rows, strict=True) for _ in range(r.length)
-    ]
-    places = [place + 1 for row in rows for place in range(row.start, row.end)]
-    chosen = choose(Logits(logits), Choice(samplings, places))  # [N]
-    parts = [chosen, is_finite(hidden, logits).astype(mx.int32)]
+    return _flight(sequences, rows, draft, hidden, target.logits(hidden), routes)
+
+
+def launch_first(target: Target, sequence: Sequence, hidden: mx.array) -> Flight:
+    """Queue the choice of the token after a prompt, from its last state [1, D]."""
+    rows = (Row(sequence.slot, len(sequence.tokens) - 1, 1),)
+    return _flight((sequence,), rows, Draft((0,)), hidden, target.logits(hidden), None)
+
+
+def _flight(
+    sequences: tuple[Sequence, ...],
+    rows: tuple[Row, ...],
+    draft: Draft,
+    hidden: mx.array,
+    logits: mx.array,
+    routes: Routes | None,
+) -> Flight:
+    chosen = choose_all(hidden, logits, sequences, rows, draft)
+    parts = chosen.report
     if draft.tokens is not None and draft.is_sound is not None:
         parts += [draft.tokens.reshape(-1), draft.is_sound.reshape(-1).astype(mx.int32)]
     if routes is not None:
@@ -204,41 +140,23 @@ def first_tokens(rows: tuple[Row, ...]) -> list[int]:
     return [end - row.length for end, row in zip(ends, rows, strict=True)]
 
 
-def is_finite(hidden: mx.array, logits: mx.array) -> mx.array:
-    """Per token [N]: no NaN or infinity in its state or scores; argmax would hide them."""
-    return mx.isfinite(hidden.sum(axis=-1)) & mx.isfinite(logits.max(axis=-1))
-
-
-def _packed(pending: mx.array, draft: Draft) -> mx.array:
-    """Row after row, the pending token and its drafts [N]."""
-    if draft.tokens is None:
-        return pending
-    num_rows, depth = len(draft.lengths), draft.tokens.shape[1]
-    index, drafting = [], 0
-    for row, (length, made) in enumerate(zip(draft.lengths, draft.counts, strict=True)):
-        index.append(row)
-        index.extend(num_rows + drafting * depth + i for i in range(length))
-        drafting += made > 0
-    every = mx.concatenate([pending, draft.tokens.reshape(-1)])
-    return every[mx.array(np.array(index, dtype=np.int32))]
-
-
 def land(flight: Flight) -> Verdict:
     """Wait for a flight and read it: the one host sync of a round."""
-    report = read_ints(flight.report)
-    experts = None
-    if flight.has_routes:
-        *report, pending, every = report
-        experts = Distinct(pending, every)
+    report = Reader(read_ints(flight.report))
     lengths, counts = flight.draft.lengths, flight.draft.counts
     num_tokens = sum(lengths) + len(lengths)
-    chosen, finite = report[:num_tokens], report[num_tokens : 2 * num_tokens]
-    proposals = report[2 * num_tokens :]
+    chosen, finite = report.take(num_tokens), report.take(num_tokens)
+    ruling, scored = flight.chosen.ruling, flight.chosen.scored
+    is_open = [1] * num_tokens if ruling is None else report.take(num_tokens)
+    errors = {} if ruling is None else ruling.errors
+    logprobs = {} if scored is None else _read_logprobs(report, flight, scored.count)
     depth = max(counts)
-    sound = proposals[len(proposals) // 2 :]
-    verdict = Verdict([], [], [], [], [], experts)
+    num_made = depth * sum(made > 0 for made in counts)
+    proposals, sound = report.take(num_made), report.take(num_made)
+    experts = Distinct(*report.take(2)) if flight.has_routes else None
+    verdict = Verdict([], [], [], [], [], [], errors, logprobs, experts)
     at, drafting = 0, 0
-    for length, made in zip(lengths, counts, strict=True):
+    for row, (length, made) in enumerate(zip(lengths, counts, strict=True)):
         start = drafting * depth
         drafting += made > 0
         verdict.drafted.append(proposals[start : start + length])
@@ -247,8 +165,44 @@ def land(flight: Flight) -> Verdict:
         verdict.proposed.append(proposals[start : start + num_sound])
         verdict.chosen.append(chosen[at : at + length + 1])
         verdict.is_finite.append(all(finite[at : at + length + 1]))
+        reach = length + 1 if ruling is None else ruling.reach[row]
+        verdict.reach.append([*is_open[at : at + reach], 0].index(0))
         at += length + 1
     return verdict
+
+
+def _read_logprobs(report: Reader, flight: Flight, count: int) -> dict[int, list[list[Logprob]]]:
+    """By row that asked for them, and place."""
+    found = {}
+    for row, (sequence, length) in enumerate(
+        zip(flight.sequences, flight.draft.lengths, strict=True)
+    ):
+        asked = sequence.request.logprobs
+        if asked is not None:
+            found[row] = [read_logprobs(report, 2, count, asked) for _ in range(length + 1)]
+    return found
+
+
+def judge(sequence: Sequence, verdict: Verdict, row: int) -> Commit:
+    """The tokens that a row keeps of a landed round. Raises what its constraint or its own stop
+    test raises, and RequestError where its constraint allows no token."""
+    if row in verdict.errors:
+        raise verdict.errors[row]
+    reach = verdict.reach[row]
+    if not reach:
+        raise nothing_allowed(sequence.num_emitted)
+    drafted, chosen = verdict.drafted[row], verdict.chosen[row]
+    kept = accept(drafted[: reach - 1], chosen[:reach], sequence.limit)
+    if sequence.request.constraint is not None:
+        sequence.request.constraint.take(kept.tokens)
+    return kept
+
+
+def logprobs_of(verdict: Verdict, row: int, kept: Commit) -> tuple[Logprob, ...]:
+    """Of the kept tokens, () where the row asked for none. What the target would not have chosen
+    itself is the end of a thought."""
+    places = zip(kept.tokens, verdict.chosen[row], verdict.logprobs.get(row, ()), strict=False)
+    return tuple(own if token == chosen else ending for token, chosen, (own, ending) in places)
 
 
 def accept(drafted: list[int], chosen: list[int], limit: RowLimit) -> Commit:

@@ -20,7 +20,7 @@ from mtp_mlx.fit import Plan, make_plan
 from mtp_mlx.loading import Loading
 from mtp_mlx.machine import budget_of, limit_bytes
 from mtp_mlx.measured import Measured, PositionScore
-from mtp_mlx.model.backend import on_gpu
+from mtp_mlx.model.backend import device_name, on_gpu
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
 from mtp_mlx.verdict import Rounding, Text
 
@@ -100,6 +100,10 @@ class MlxRuntime:
     def note(self) -> str | None:
         return None if self._calibrated is None else self._calibrated.note
 
+    @property
+    def device(self) -> str:
+        return device_name()
+
     def close(self) -> None:
         """Give the memory of the weights back to the system; the thread is done with MLX."""
         del self._target, self._drafter, self._source
@@ -130,6 +134,9 @@ class MlxRuntime:
 
     def peak_memory_bytes(self) -> int:
         return mx.get_peak_memory()
+
+    def active_memory_bytes(self) -> int | None:
+        return mx.get_active_memory()
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         return forced.logits(self._target, ids, self._chunk)

@@ -1,18 +1,21 @@
 """What an engine has done since it began."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from mtp_mlx.engine.policy import Outcome, SeenExperts
 from mtp_mlx.engine.round import Commit, Verdict
 from mtp_mlx.engine.sequence import Sequence
-from mtp_mlx.request import CacheUse, Request
+from mtp_mlx.request import MAX_DRAFT_TOKENS, CacheUse, Request
+from mtp_mlx.snapshot import RowStatus
 
 
 @dataclass
 class Counters:
     """Rounds, their rows and tokens N; drafts proposed and accepted, tokens emitted; tokens of
-    prompts, and those of them that earlier texts had left.
+    prompts, and those of them that earlier texts had left. `drafted_at` and `accepted_at`: drafts
+    by their position in the round.
 
     Where the model has experts, sums over forwards of experts a layer: `experts` distinct ones;
     those that rows beyond the first asked for and the new ones among them; the same of drafts.
@@ -32,9 +35,17 @@ class Counters:
     new_by_rows: float = 0.0
     asked_by_drafts: float = 0.0
     new_by_drafts: float = 0.0
+    drafted_at: list[int] = field(default_factory=lambda: [0] * MAX_DRAFT_TOKENS)
+    accepted_at: list[int] = field(default_factory=lambda: [0] * MAX_DRAFT_TOKENS)
 
-    def count(self, drafted: int, kept: Commit) -> None:
+    def count(self, sequence: Sequence, drafted: int, kept: Commit) -> None:
         """One row of one round."""
+        sequence.drafted += drafted
+        sequence.accepted += kept.accepted
+        sequence.depth = drafted
+        for place in range(drafted):
+            self.drafted_at[place] += 1
+            self.accepted_at[place] += place < kept.accepted
         self.rows += 1
         self.drafted += drafted
         self.accepted += kept.accepted
@@ -83,6 +94,28 @@ class Counters:
 def _shared(asked: float, new: float) -> float | None:
     """The share of what was asked for that was there already; None where nothing was asked."""
     return 1 - new / asked if asked else None
+
+
+def row_statuses(
+    sequences: tuple[Sequence, ...], waiting: Iterable[tuple[int, Request]]
+) -> tuple[RowStatus, ...]:
+    """The admitted rows, then those that wait."""
+    admitted = (
+        RowStatus(
+            id=s.id,
+            slot=s.slot,
+            state="decode" if s.is_running else "prefill",
+            prompt_tokens=len(s.request.prompt),
+            prompt_done=s.num_prefilled,
+            tokens=s.num_emitted,
+            drafted=s.drafted,
+            accepted=s.accepted,
+            depth=s.depth,
+        )
+        for s in sequences
+    )
+    queued = (RowStatus(each, None, "queued", len(request.prompt)) for each, request in waiting)
+    return (*admitted, *queued)
 
 
 def outcome_of(sequence: Sequence, drafted: list[int], kept: Commit) -> Outcome:

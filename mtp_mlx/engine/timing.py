@@ -14,7 +14,8 @@ import mlx.core as mx
 import numpy as np
 
 from mtp_mlx.config import ExpertSpec
-from mtp_mlx.engine.round import first_tokens, is_finite
+from mtp_mlx.engine.choosing import is_finite
+from mtp_mlx.engine.round import first_tokens
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.choose import Choice, choose

@@ -56,7 +56,7 @@ class Snapshot:
         record = record_of(self.repo, self.commit)
         if record is not None:
             return [(file.name, file.size) for file in record.files]
-        with suppress(CheckpointError, AttributeError, KeyError, TypeError):
+        with suppress(CheckpointError, AttributeError, KeyError, TypeError, ValueError):
             listed = read_json(self.repo / "trees" / f"{self.commit}.json")["files"]
             return [(name, int(entry["size"])) for name, entry in listed.items() if wanted(name)]
         return []

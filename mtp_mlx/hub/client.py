@@ -10,12 +10,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from mtp_mlx.errors import ModelNotFound
+from mtp_mlx.fields import shown
 from mtp_mlx.hub.cache import wanted
 from mtp_mlx.hub.record import MOST_BYTES, FileRecord
 
@@ -52,13 +54,27 @@ class Listing:
 
 
 def endpoint() -> str:
-    """The hub's address."""
-    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    """The hub's address. Raises Unanswered for a HF_ENDPOINT that is none: the library would fail
+    with it in ways of its own, in part when it is imported."""
+    found = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    if not _is_address(found):
+        raise Unanswered(
+            f"HF_ENDPOINT must be an address such as {DEFAULT_ENDPOINT}, found {shown(found)}"
+        )
+    return found
+
+
+def _is_address(text: str) -> bool:
+    with suppress(ValueError):  # a port or an address in brackets that is none
+        parts = urlsplit(text)
+        is_complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        return bool(is_complete) and text.isprintable() and " " not in text
+    return False
 
 
 def list_repo(repo_id: str, revision: str, remedy: str) -> Listing:
     """The files of a repository at a revision. Raises ModelNotFound, NoSuchRepo."""
-    _import_hub()
+    prepare()
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
@@ -85,7 +101,7 @@ def fetch_file(
     count: called with the bytes that arrive, negative where some are fetched again; what it raises
     ends the download. Raises what the library does; see `explained`.
     """
-    _import_hub()
+    prepare()
     from huggingface_hub import hf_hub_download
 
     place = hf_hub_download(
@@ -164,7 +180,7 @@ def explained(
 @contextmanager
 def told(say: Callable[[str], None]) -> Generator[None]:
     """Inside, what the library warns of (waits, new attempts) goes to `say`, not to stderr."""
-    _import_hub()
+    prepare()
     from huggingface_hub.utils import logging as library
 
     def hand_on(record: logging.LogRecord) -> bool:
@@ -182,9 +198,11 @@ def told(say: Callable[[str], None]) -> Generator[None]:
             handler.removeFilter(hand_on)
 
 
-def _import_hub() -> None:
-    """Before the library is imported: none of what it would tell the hub about this machine."""
+def prepare() -> None:
+    """Before the library is imported: none of what it would tell the hub about this machine. Raises
+    Unanswered for an address that it cannot read."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    endpoint()
 
 
 def _within(

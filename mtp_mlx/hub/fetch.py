@@ -259,14 +259,20 @@ def _verify(plan: Plan, part: Part, file: FileRecord, place: Path) -> None:
     """Raise ModelNotFound, and drop the file, where its bytes are not the hub's."""
     if digest_of(place, file.digest) == file.digest:
         return
-    real = place.resolve()
-    place.unlink(missing_ok=True)
-    if real.is_relative_to(part.folder.resolve()):
-        real.unlink(missing_ok=True)
+    _drop(place, plan.cache.resolve())
     raise ModelNotFound(
         f"{part.listing.repo_id}: {file.name} came damaged: its digest is not the one that the hub "
         f"tells ({file.digest[:19]}...); it was removed; {_again(plan.name)}"
     )
+
+
+def _drop(path: Path, cache: Path) -> None:
+    """Remove a file, and all that it links to inside the cache, what repositories share too: the
+    library would link to the damaged bytes again."""
+    target = path.parent.resolve() / path.readlink() if path.is_symlink() else None
+    path.unlink(missing_ok=True)
+    if target is not None and target.parent.resolve().is_relative_to(cache):
+        _drop(target, cache)
 
 
 def _verify_old(plan: Plan, part: Part, progress: Progress) -> None:

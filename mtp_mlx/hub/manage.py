@@ -17,6 +17,7 @@ from mtp_mlx.hub.cache import (
     local_models,
     repos,
 )
+from mtp_mlx.hub.client import prepare
 from mtp_mlx.hub.names import alias_for, repo_ids
 from mtp_mlx.hub.record import record_of, unfinished
 
@@ -110,11 +111,13 @@ def find_removable(name: str) -> Repo:
 
 
 def remove(repo: Repo) -> int:
-    """Delete a repository from the cache; the bytes it had. Raises OSError.
+    """Delete a repository from the cache; the bytes it had. Raises OSError, ModelNotFound for a
+    HF_ENDPOINT that the library cannot read.
 
     The library goes first: it alone knows the files that repositories share. It leaves alone what
     it does not understand, such as a download that never came to its first file.
     """
+    prepare()
     from huggingface_hub import scan_cache_dir
 
     size = folder_bytes(repo.folder)

@@ -23,6 +23,8 @@ A token is chosen from logits with noise that depends on its position and the se
 alone (`choose`). Both models draw the same noise, and each kept token is the target's choice given
 the text before it: the reply is that of `plain_decode`, whatever the drafter proposes. In a thought
 whose budget is spent the choice is the token that ends it (`Thinking`): a rule of the text alone.
+So are penalties and a constraint: the history of a token is the text before it, the drafts that
+were kept among it, whatever else was proposed.
 Leviathan et al. 2023 (arXiv 2211.17192), with matching in place of weighing: Daliri et al. 2024
 (arXiv 2408.07978).
 """
@@ -38,17 +40,21 @@ from mtp_mlx.reference.cache import Cache
 from mtp_mlx.reference.choose import Choice, choose
 from mtp_mlx.reference.drafter import Drafts
 from mtp_mlx.reference.head import Logits
+from mtp_mlx.reference.logprobs import log_probabilities
+from mtp_mlx.reference.processors import Processors, allow, biases, counts, process
 from mtp_mlx.reference.target import Target
 from mtp_mlx.reference.view import draft_view
 from mtp_mlx.request import (
     AUTO_DRAFT_TOKENS,
     NO_BUDGET,
+    Logprob,
     Origin,
     Request,
     Sampling,
     Thinking,
     check_request,
     check_token_ids,
+    nothing_allowed,
 )
 
 # Prompt tokens in one forward where the caller has no wish.
@@ -65,6 +71,8 @@ class Round:
     origins: tuple[Origin, ...]
     drafts: tuple[int, ...]
     accepted: int
+    logprobs: tuple[Logprob, ...] = ()
+    prompt_logprobs: tuple[Logprob | None, ...] = ()
 
     @property
     def drafted(self) -> int:
@@ -72,13 +80,26 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Past:
+    """What penalties count: the tokens of the prompt, and those of the reply so far."""
+
+    prompt: tuple[int, ...] = ()
+    reply: tuple[int, ...] = ()
+
+    def after(self, *tokens: int) -> "Past":
+        """The same with more tokens of the reply."""
+        return Past(self.prompt, self.reply + tokens)
+
+
+@dataclass(frozen=True)
 class Seed:
-    """What a round starts from: the pending token, the hidden state [D] of the one before, and
-    where the reply stands with its budget of thinking."""
+    """What a round starts from: the pending token, the hidden state [D] of the one before, where
+    the reply stands with its budget of thinking, and the past, the pending token included."""
 
     token: int
     hidden: np.ndarray
     thinking: Thinking = NO_BUDGET
+    past: Past = Past()
 
 
 def plain_decode(
@@ -91,19 +112,19 @@ def plain_decode(
     chunk: int = CHUNK,
 ) -> list[int]:
     """The reply, one forward of the target for each token: what speculation must reproduce, where
-    there is no budget of thinking."""
+    there is neither a budget of thinking nor a constraint."""
     asked = Request(
         prompt=tuple(prompt), sampling=sampling, max_tokens=max_tokens, stop_ids=stop_ids
     )
     limit = _token_limit(target, asked)
     cache = target.new_cache(1, 1)
     hidden = prefill(target, cache, prompt, chunk)[-1]
-    reply: list[int] = []
+    past = Past(asked.prompt)
     while True:
-        token = choose_token(target, hidden, sampling, len(prompt) + len(reply))
-        reply.append(token)
-        if token in stop_ids or len(reply) == limit:
-            return reply
+        token, _ = choose_token(target, hidden, asked, past, NO_BUDGET)
+        past = past.after(token)
+        if token in stop_ids or len(past.reply) == limit:
+            return list(past.reply)
         hidden = forward(target, cache, [token])[0]
         cache.commit(SLOT, 1)
 
@@ -120,12 +141,14 @@ def speculative_decode(
     asked = request.num_draft_tokens
     depth = AUTO_DRAFT_TOKENS if asked is None else asked  # there is no policy here
     cache = target.new_cache(1, depth + 1)
-    hidden = prefill(target, cache, request.prompt, chunk)[-1]
-    own = choose_token(target, hidden, request.sampling, cache.lengths[SLOT])
-    token = request.thinking.choice(own)
-    seed = Seed(token, hidden, request.thinking.after(token))
+    states = prefill(target, cache, request.prompt, chunk)
+    past = Past(request.prompt)
+    token, score = choose_token(target, states[-1], request, past, request.thinking)
+    seed = Seed(token, states[-1], request.thinking.after(token), past.after(token))
     emitted, is_over = 1, _ends(request, token)
-    yield Round((token,), ("prefill",), drafts=(), accepted=0)
+    yield Round(
+        (token,), ("prefill",), (), 0, scores_of([score]), score_prompt(target, states, request)
+    )
     while not is_over and emitted < limit:
         most = min(depth, limit - emitted - 1)
         drafts: list[int] = []
@@ -160,16 +183,19 @@ def draft(
     """Step 1: `count` guesses for the tokens after the pending one.
 
     All steps look from one position and see the committed K/V; only the token and the drafter's own
-    hidden state move on.
+    hidden state move on. Bias and penalties are those of the target, and make the drafter agree
+    with it more often; a constraint is for the target alone.
     """
     view = draft_view(cache, (SLOT,))
-    token, hidden = seed.token, seed.hidden[None]  # [1, D]
+    token, hidden, past = seed.token, seed.hidden[None], seed.past  # [1, D]
     guesses = []
     for step in range(count):
         embedded = target.embed(np.array([token]))
         scores, hidden = drafter.step(embedded, hidden, view)
+        scores = processed(scores, sampling, past, target.config.vocab_size)
         position = cache.lengths[SLOT] + step + 1
         token = int(choose(scores, Choice([sampling], [position]))[0])
+        past = past.after(token)
         guesses.append(token)
     return guesses
 
@@ -178,35 +204,94 @@ def verify(
     target: Target, cache: Cache, seed: Seed, drafts: list[int], request: Request
 ) -> tuple[Round, Seed, bool]:
     """Steps 2 to 4: what the round emits, the next seed, and whether the reply ends with it."""
-    length = cache.lengths[SLOT]
     hidden = forward(target, cache, [seed.token, *drafts])  # [1 + drafts, D]
     kept: list[int] = []
     origins: list[Origin] = []
-    is_over, thinking = False, seed.thinking
+    scores: list[Logprob | None] = []
+    is_over, thinking, past = False, seed.thinking, seed.past
     for index in range(len(drafts) + 1):
-        own = choose_token(target, hidden[index], request.sampling, length + index + 1)
-        token = thinking.choice(own)
-        thinking = thinking.after(token)
+        token, score = choose_token(target, hidden[index], request, past, thinking)
+        thinking, past = thinking.after(token), past.after(token)
         is_match = index < len(drafts) and drafts[index] == token
         kept.append(token)
         origins.append("draft" if is_match else "target" if drafts else "plain")
+        scores.append(score)
         is_over = _ends(request, token)
         if is_over or not is_match:
             break
     cache.commit(SLOT, len(kept))  # the pending token and all kept ones but the last
-    done = Round(tuple(kept), tuple(origins), tuple(drafts), origins.count("draft"))
-    return done, Seed(kept[-1], hidden[len(kept) - 1], thinking), is_over
+    accepted = origins.count("draft")
+    done = Round(tuple(kept), tuple(origins), tuple(drafts), accepted, scores_of(scores))
+    return done, Seed(kept[-1], hidden[len(kept) - 1], thinking, past), is_over
 
 
-def choose_token(target: Target, hidden: np.ndarray, sampling: Sampling, position: int) -> int:
-    """The target's token for `position`, from the hidden state [D] of the one before.
+def choose_token(
+    target: Target, hidden: np.ndarray, request: Request, past: Past, thinking: Thinking
+) -> tuple[int, Logprob | None]:
+    """The target's token after `past`, from the hidden state [D] of its last one, and its
+    log-probability where the request asks for it. A constraint takes it.
 
-    Raises NumericalError where that state or its logits are not finite.
+    Raises NumericalError where that state or its logits are not finite, and RequestError where the
+    constraint allows no token.
     """
-    scores = target.logits(hidden[None])
-    if not (np.isfinite(hidden).all() and np.isfinite(scores).all()):
+    raw = target.logits(hidden[None])
+    position = len(past.prompt) + len(past.reply)
+    if not (np.isfinite(hidden).all() and np.isfinite(raw).all()):
         raise NumericalError(f"the target's output for position {position} is not finite")
-    return int(choose(Logits(scores), Choice([sampling], [position]))[0])
+    constraint = request.constraint
+    if thinking.is_spent:
+        token = thinking.closes
+    else:
+        scores = processed(Logits(raw), request.sampling, past, raw.shape[1])
+        if constraint is not None:
+            scores = Logits(allow(scores.scores, [0], constraint.masks([])))
+        if not np.isfinite(scores.scores.max()):
+            raise nothing_allowed(len(past.reply))
+        token = int(choose(scores, Choice([request.sampling], [position]))[0])
+    if constraint is not None:
+        constraint.take([token])
+    asked = request.logprobs
+    return token, None if asked is None else logprob(raw, token, asked)
+
+
+def processed(logits: Logits, sampling: Sampling, past: Past, vocab_size: int) -> Logits:
+    """The scores of one row after bias, penalties and bans."""
+    if not sampling.has_processors:
+        return logits
+    bias = biases(sampling, vocab_size)[None]
+    prompt, reply = (counts(ids, vocab_size)[None] for ids in (past.prompt, past.reply))
+    return process(logits, Processors([0], [sampling], bias, prompt, reply))
+
+
+def logprob(scores: np.ndarray, token: int, count: int) -> Logprob:
+    """Of a token by its raw scores [1, V], and of the `count` best."""
+    own, best, values = log_probabilities(scores, np.array([[token]]), count)
+    pairs = zip(best[0].tolist(), values[0].tolist(), strict=True)
+    return Logprob.of(float(own[0, 0]), pairs, count)
+
+
+def score_prompt(
+    target: Target, hidden: np.ndarray, request: Request
+) -> tuple[Logprob | None, ...]:
+    """Log-probabilities of the prompt's tokens by the states [L, D]; () unless they are asked for.
+
+    The first token has none: nothing predicts it.
+    """
+    count = request.prompt_logprobs
+    if count is None:
+        return ()
+    found: list[Logprob | None] = [None]
+    for state, token in zip(hidden[:-1], request.prompt[1:], strict=True):
+        scores = target.logits(state[None])
+        if not np.isfinite(scores).all():
+            raise NumericalError("the target's output for the prompt is not finite")
+        found.append(logprob(scores, token, count))
+    return tuple(found)
+
+
+def scores_of(found: Sequence[Logprob | None]) -> tuple[Logprob, ...]:
+    """Log-probabilities, where the request asks for them."""
+    return tuple(each for each in found if each is not None)
 
 
 def logits(target: Target, ids: Sequence[int], chunk: int = CHUNK) -> np.ndarray:

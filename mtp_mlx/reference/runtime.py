@@ -1,5 +1,6 @@
 """A loaded pair on NumPy: the same requests and events as the engine, one row at a time."""
 
+import platform
 import resource
 import sys
 from collections import deque
@@ -17,7 +18,18 @@ from mtp_mlx.reference.drafter import Drafter
 from mtp_mlx.reference.load import load_weights
 from mtp_mlx.reference.target import Target
 from mtp_mlx.reply import EngineStats
-from mtp_mlx.request import CacheUse, Event, Failed, Finished, Request, Tokens, check_request
+from mtp_mlx.request import (
+    MAX_DRAFT_TOKENS,
+    CacheUse,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Request,
+    Tokens,
+    check_request,
+)
+from mtp_mlx.snapshot import EngineStatus, RoundStats, RowStatus
 from mtp_mlx.verdict import Rounding, Text
 
 # ru_maxrss counts KiB on Linux, bytes on macOS.
@@ -34,6 +46,10 @@ class _Row:
     request: Request
     rounds: Iterator[Round] | None = None
     was_ended: bool = False
+    tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    depth: int = 0
 
 
 class NumpyEngine:
@@ -49,6 +65,7 @@ class NumpyEngine:
         self._rows: deque[_Row] = deque()
         names = ("rounds", "plain_rounds", "verified", "rows", "drafted", "accepted", "tokens")
         self._counts = dict.fromkeys(names, 0)
+        self._drafted_at, self._accepted_at = [0] * MAX_DRAFT_TOKENS, [0] * MAX_DRAFT_TOKENS
         self._prompt_tokens = 0
         self._next_id = 0
 
@@ -96,11 +113,31 @@ class NumpyEngine:
             expert_overlap_drafts=None,
         )
 
+    def status(self) -> EngineStatus:
+        """See engine.Engine.status; rounds are neither timed nor planned here."""
+        rows = tuple(
+            RowStatus(
+                id=row.id,
+                slot=slot if slot < self.max_num_seqs else None,
+                state="queued" if row.rounds is None else "decode",
+                prompt_tokens=len(row.request.prompt),
+                prompt_done=0 if row.rounds is None else len(row.request.prompt),
+                tokens=row.tokens,
+                drafted=row.drafted,
+                accepted=row.accepted,
+                depth=row.depth,
+            )
+            for slot, row in enumerate(self._rows)
+        )
+        positions = tuple(self._drafted_at), tuple(self._accepted_at)
+        return EngineStatus(self.stats(), rows, RoundStats({}, (), *positions))
+
     def step(self) -> list[Event]:
         """One round of each of the first `max_num_seqs` rows."""
         events: list[Event] = []
         for row in list(self._rows)[: self.max_num_seqs]:
             if row.rounds is None:
+                events.append(Progress(row.id, 0, len(row.request.prompt)))
                 row.rounds = self._start(row)
             events += self._advance(row, row.rounds)
         return events
@@ -124,12 +161,23 @@ class NumpyEngine:
         except Exception as error:  # NaN, or the request's own is_end: no other row is to blame
             self._rows.remove(row)
             return [Failed(row.id, error)]
-        self._count(done)
+        self._count(row, done)
         row.was_ended = row.was_ended or done.ids[-1] in row.request.stop_ids
-        use = KEEPS_NOTHING if done.origins[0] == "prefill" else None
-        return [Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted, use)]
+        scores = (done.logprobs, done.prompt_logprobs)
+        tokens = Tokens(row.id, done.ids, done.origins, done.drafts, done.accepted, None, *scores)
+        if done.origins[0] != "prefill":
+            return [tokens]
+        length = len(row.request.prompt)
+        return [Progress(row.id, length, length), replace(tokens, cache_use=KEEPS_NOTHING)]
 
-    def _count(self, done: Round) -> None:
+    def _count(self, row: _Row, done: Round) -> None:
+        row.tokens += len(done.ids)
+        row.drafted += done.drafted
+        row.accepted += done.accepted
+        row.depth = done.drafted
+        for place in range(done.drafted):
+            self._drafted_at[place] += 1
+            self._accepted_at[place] += place < done.accepted
         if done.origins[0] != "prefill":
             drafted, tokens = done.drafted, len(done.ids)
             counts = (1, not drafted, drafted + 1, 1, drafted, done.accepted, tokens)
@@ -159,6 +207,10 @@ class NumpyRuntime:
     def note(self) -> str | None:
         return None
 
+    @property
+    def device(self) -> str:
+        return f"NumPy on {platform.machine()}"
+
     def close(self) -> None:
         """Let go of the weights."""
         del self._target, self._drafter
@@ -169,6 +221,9 @@ class NumpyRuntime:
 
     def peak_memory_bytes(self) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
+
+    def active_memory_bytes(self) -> int | None:
+        return None
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         return logits(self._target, ids, self._chunk)

@@ -7,10 +7,13 @@ request again after 408, 409, 429, 5xx unless `x-should-retry: false` says that 
 from dataclasses import dataclass, field
 from typing import Any
 
-from mtp_mlx.errors import MtpError, RequestError
+from mtp_mlx.errors import EngineStopped, MtpError, RequestError
 
 INTERNAL = "the server failed on this request; its log names the fault by this request's id"
+STOPPED = "the engine has failed, or was stopped; the server's log says why"
+STOPPING = "the server is stopping; try again later"
 TRANSIENT_S = 1  # Retry-After, in seconds
+RESTART_S = 5  # Retry-After of a server that stops: another may come up
 
 
 class Refused(Exception):
@@ -54,7 +57,11 @@ def error_answer(error: BaseException) -> Answer:
         return Answer(
             error.status, body_of(error.status, error.code, str(error), error.param), headers
         )
-    if isinstance(error, MtpError):
+    if isinstance(error, EngineStopped):
+        # Never again by itself: the request may be what the engine fails on.
+        body = body_of(error.status, error.code, STOPPED, None)
+        return Answer(error.status, body, {"x-should-retry": "false"})
+    if isinstance(error, MtpError) and error.code != MtpError.code:
         param = error.param if isinstance(error, RequestError) else None
         again = {"x-should-retry": "false"} if error.status >= 408 else {}
         return Answer(error.status, body_of(error.status, error.code, str(error), param), again)

@@ -12,7 +12,8 @@ class Limits:
     `body_idle_s` passes between two pieces of a body, `body_s` over all of it; `queue_s` is how
     long a request waits for a row, `request_s` until its reply is complete, `stall_s` without a
     token or a part of its prompt; `write_s` how long a client may leave its socket unread while
-    `stream_bytes` wait for it. `drain_s`: running replies have so long after SIGTERM.
+    `stream_bytes` wait for it. `drain_s`: running replies have so long after SIGTERM. A server
+    whose rows take no step for `stuck_s` is not healthy.
     """
 
     body_bytes: int = 8 * MIB
@@ -31,6 +32,7 @@ class Limits:
     write_s: float = 30.0
     stream_bytes: int = 256 * KIB
     drain_s: float = 10.0
+    stuck_s: float = 30.0
     messages: int = 2048
     tools: int = 128
     tools_bytes: int = 256 * KIB

@@ -34,6 +34,16 @@ class Markers:
     call_end: int | None = None
     quote: int | None = None
 
+    @property
+    def divide_thoughts(self) -> bool:
+        """Are there tokens around thoughts?"""
+        return self.thought is not None and self.thought_end is not None
+
+    @property
+    def divide_calls(self) -> bool:
+        """Are there tokens around calls and their strings?"""
+        return None not in (self.call, self.call_end, self.quote)
+
     @staticmethod
     def of(tokenizer: Tokenizer) -> "Markers":
         """Those of a tokenizer, by their names."""
@@ -73,15 +83,18 @@ class Parts:
         markers: Markers = NO_MARKERS,
         *,
         has_tools: bool = False,
+        is_single_call: bool = False,
         before: Sequence[int] = (),
     ) -> None:
-        """`stops` end what the reply says, not its thought. has_tools: look for drifted calls too.
-        `before`: the end of the prompt, see Markers.open_thought."""
+        """`stops` end what the reply says, not its thought; is_single_call: so does its first call.
+        has_tools: look for drifted calls too. `before`: the end of the prompt, see
+        Markers.open_thought."""
         self.calls: list[tuple[str, str]] = []  # name and arguments
         self.unread: str | None = None  # the first call that is none
         self.kind: Kind = "content"  # of what comes next
         self._tokenizer = tokenizer
         self._markers = markers
+        self._is_single_call = is_single_call
         self._content = Transcript(tokenizer, stops)
         self._drifted = DriftedCalls(self.calls) if has_tools else None
         self._text = self._content  # of the part that is open
@@ -93,8 +106,8 @@ class Parts:
 
     @property
     def is_stopped(self) -> bool:
-        """Has a stop string ended the reply?"""
-        return self._content.is_stopped
+        """Has a stop string ended the reply, or the one call that it may hold?"""
+        return self._content.is_stopped or (self._is_single_call and bool(self.calls))
 
     def push(self, token: int) -> list[Piece]:
         """The text that is showable with this token: at least one piece, the first of its kind."""

@@ -2,7 +2,7 @@
 
 A template is a program from the internet. Jinja's immutable sandbox stops escapes, mutation and
 long ranges; what it lets pass (nested loops, huge strings, recursion) ends here at a limit, or with
-this process, which renderer.py starts, times and kills.
+this process, which helper.py starts, times and kills.
 
 A request is {"source": template, "values": variables, or null to compile only}. The answer has one
 key: "text"; "refused", what Jinja or the template says against the chat; or "overrun", which limit

@@ -25,7 +25,8 @@ from typing import Any
 
 from mtp_mlx.errors import CheckpointError, RequestError, Unsupported
 from mtp_mlx.files import inside, read_json, read_small
-from mtp_mlx.text.renderer import RENDERER, Overrun, Refused
+from mtp_mlx.helper import Overrun, Refused
+from mtp_mlx.text.renderer import RENDERER
 from mtp_mlx.text.tokenizer import CONFIG_NAME, Tokenizer, check_surrogates, named_tokens
 from mtp_mlx.text.visible import visible
 

@@ -148,6 +148,10 @@ class Tokenizer:
         data = b"".join(piece for id_, piece in pieces if id_ not in skipped)
         return show_stray_bytes(data.decode("utf-8", "surrogateescape"))
 
+    def to_json(self) -> str:
+        """The text of its tokenizer.json, with every control token marked as special."""
+        return self._inner.to_str()
+
     def control_id(self, text: str) -> int | None:
         """The id of a control token, None if the vocabulary has no such."""
         control = self._controls.get(text)

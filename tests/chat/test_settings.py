@@ -8,7 +8,9 @@ from mtp_mlx.options import Keywords
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("0.5", 0.5), ("7", 7), ("auto", "auto"), ("1e3", 1000.0), ("[1]", "[1]")]
+    ("text", "value"),
+    [("0.5", 0.5), ("7", 7), ("auto", "auto"), ("1e3", 1000.0), ("[1]", "[1]")]
+    + [(text, text) for text in ("[" * 100_000, "9" * 5000)],
 )
 def test_a_value_is_read_as_what_it_is(text, value):
     assert Settings().with_text("seed", text).keywords == {"seed": value}

@@ -49,6 +49,7 @@ class FakeStream:
             spec=SpecStats(2, 6, 3, (2, 1, 0), (2, 2, 2), 2.5, 2),
             usage=Usage(1, len(tokens)),
             timings=Timings(0.25, 0.5, 12.0),
+            plain_tokens_per_s=50.0,
             tool_calls=tuple(ToolCall("call_1", "f", text) for text in calls),
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import mtp_mlx.api
 from tests.bad_input.files import copy_pair
 
 SPOKEN = ("--seed", "3", "-m", "6")
@@ -92,6 +93,23 @@ def test_a_damaged_chat_is_refused_and_kept_as_it_is(piped, tmp_path):
     assert answer.code == 2
     assert "one.jsonl: line 1: not JSON" in answer.body["error"]["message"]
     assert path.read_text() == "no chat"
+
+
+def test_a_chat_that_somebody_else_changed_meanwhile_is_said(piped, tmp_path, monkeypatch):
+    piped("hello", *SPOKEN, "--session", "one")
+    file = tmp_path / "mtp-mlx" / "chats" / "one.jsonl"
+    real = mtp_mlx.api.load
+
+    def load(**options):
+        file.write_text(file.read_text() + '{"user": "from elsewhere"}\n')
+        return real(**options)
+
+    monkeypatch.setattr(mtp_mlx.api, "load", load)
+    answer = piped("and now", *SPOKEN, "--session", "one")
+    assert answer.code == 0 and "chat one was changed elsewhere; this one is now" in answer.err
+    name = answer.err.split()[-1]
+    assert [turn["user"] for turn in chat_file(tmp_path, name)[1:]] == ["hello", "and now"]
+    assert chat_file(tmp_path, "one")[-1] == {"user": "from elsewhere"}
 
 
 def test_a_model_without_a_template_is_said_and_generate_works(piped, tmp_path):

@@ -65,6 +65,9 @@ def test_without_a_drafter_beside_it_a_line_says_so(cli, tmp_path):
     answer = cli("convert", "--hf-path", source, "--mlx-path", tmp_path / "out")
     assert answer.code == 0
     assert "no drafter beside" in answer.err
+    answer = cli("convert", "--hf-path", source, "--mlx-path", tmp_path / "2", "--draft-q-bits", 4)
+    assert answer.code == 2 and not (tmp_path / "2").exists()
+    assert "--draft-q-bits needs a drafter" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,11 @@ def test_without_a_drafter_beside_it_a_line_says_so(cli, tmp_path):
         (("-q", "--q-bits", 7), "--q-bits of mode affine must be one of 2, 3, 4, 5, 6, 8, found 7"),
         (("-q", "--q-mode", "nf4"), "'nf4' is not one of"),
         (("--draft-q-bits", 16), "--draft-q-bits of mode affine must be one of"),
+        (("--draft-model", "none", "--draft-q-bits", 4), "--draft-q-bits needs a drafter"),
+        (
+            ("--draft-model", "none", "--draft-head-q-bits", 4),
+            "--draft-head-q-bits needs a drafter",
+        ),
         (("--trust-remote-code",), "No such option"),
     ],
 )

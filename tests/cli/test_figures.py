@@ -33,8 +33,7 @@ def test_a_narrow_terminal_breaks_it_between_figures():
 
 
 def test_the_plain_rate_is_left_out_where_nothing_was_measured_or_drafted():
-    unmeasured = replace(ANSWER, engine=replace(ENGINE, costs=None))
-    assert "12.0 tok/s · drafts" in stats_line(unmeasured, WIDE)
+    assert "12.0 tok/s · drafts" in stats_line(with_reply(plain_tokens_per_s=None), WIDE)
     assert "12.0 tok/s · no drafts" in stats_line(with_reply(spec=PARKED), WIDE)
     assert "tok/s" not in stats_line(with_reply(timings=Timings(0.25, 0.0, 0.0)), WIDE)
 

@@ -29,6 +29,7 @@ FIELDS = {
     "tool_text",
     "warning",
     "cache",
+    "plain_tokens_per_s",
     "peak_memory_bytes",
 }
 

@@ -98,6 +98,12 @@ def test_thinking_is_off_unless_asked_for(cli, flags, thinks):
         assert body["usage"]["reasoning_tokens"] == 4  # both markers too
 
 
+def test_the_command_line_comes_before_the_environment(cli, monkeypatch):
+    monkeypatch.setenv("MTP_MLX_THINK", "0")
+    asked = ("--chat-template-args", '{"enable_thinking": true}')
+    assert cli("generate", SUM, *asked, *GREEDY, "--json").body["usage"]["reasoning_tokens"]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

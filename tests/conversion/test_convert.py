@@ -239,6 +239,23 @@ def test_an_empty_folder_is_taken_and_a_file_is_not(tmp_path):
         run_ours((source[0], None), tmp_path / "file", Plan())
 
 
+@pytest.mark.parametrize("place", ["there", "not there"])
+def test_a_link_is_followed_for_target_and_drafter(place, tmp_path):
+    """Into another disk, say; the drafter goes where a load of the target finds it."""
+    source = source_pair(tmp_path, "31b")
+    disk = tmp_path / "disk"
+    if place == "there":
+        (disk / "real").mkdir(parents=True)
+    for name, target in (("out", disk / "real"), ("disk/real-assistant", disk / "drafter")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(target)
+    done = run_ours(source, tmp_path / "out", Plan())
+    assert done.target.folder == disk / "real" and (disk / "real" / WEIGHTS).is_file()
+    assert (disk / "drafter" / WEIGHTS).is_file()
+    assert find_drafter(tmp_path / "out") == disk / "real-assistant"
+    assert sorted(path.name for path in disk.iterdir()) == ["drafter", "real", "real-assistant"]
+
+
 def test_what_a_killed_run_left_is_named(tmp_path):
     source = source_pair(tmp_path, "31b")
     (tmp_path / ".out.partial").mkdir()

@@ -16,7 +16,7 @@ from tests.exact.pairs import embedded_pair, plain, run_together
 PARTS = (150, 170, 170, 170, 170, 170)
 MAX_TOKENS = 40
 STOP_IDS = frozenset((1, 50, 106))
-CALLS_PER_REQUEST = 6
+CALLS_PER_REQUEST = 4
 BATCH_SIZES = (8, 1, 5, 3, 7, 2, 6, 4)
 LAW_PARTS = [
     pytest.param(name, part, marks=[pytest.mark.slow] if part else [])

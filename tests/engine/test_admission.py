@@ -10,7 +10,7 @@ import pytest
 
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.invariants import check_invariants
-from mtp_mlx.request import Finished, Request, Sampling, Tokens
+from mtp_mlx.request import Finished, Progress, Request, Sampling, Tokens
 from tests.api_pairs import engine_of, loaded, prompt_ids
 from tests.exact.pairs import Run, golden_pair
 from tests.golden import recipe
@@ -61,7 +61,7 @@ class Crowd:
             self.fill()
 
     def step(self) -> list:
-        events = self.run.step()
+        events = [e for e in self.run.step() if not isinstance(e, Progress)]
         check_invariants(self.engine)
         return events
 

@@ -216,7 +216,7 @@ def test_the_statistics_hold_what_the_last_decision_cost():
     assert engine.stats().costs is None
     finish(engine, requests(pair.vocab_size, 1))
     costs = engine.stats().costs
-    decision = engine._decision  # the last that was free: the round after it had no room
+    decision = engine.watch.decision  # the last that was free: the round after it had no room
     assert costs is not None and decision is not None and decision.allocation is not None
     assert costs == decision.costs
     assert len(costs.forward_s) > 1

@@ -11,7 +11,7 @@ from mtp_mlx.model.head import Logits
 from mtp_mlx.model.load import load_target
 from mtp_mlx.model.target import Target
 from mtp_mlx.model.view import View
-from mtp_mlx.request import Finished, Request, Sampling, Tokens
+from mtp_mlx.request import Finished, Progress, Request, Sampling, Tokens
 from tests.golden import recipe
 
 POISON = 200
@@ -49,7 +49,7 @@ def run(engine: Engine, num_draft_tokens: int) -> tuple[dict[int, list[int]], li
         for event in engine.step():
             if isinstance(event, Tokens):
                 texts.setdefault(event.request_id, []).extend(event.ids)
-            else:
+            elif not isinstance(event, Progress):
                 assert isinstance(event, Finished), event
                 parked.append(event.parked)
     return texts, parked

@@ -7,10 +7,11 @@ that its plain text, decoded alone, is computed once.
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mtp_mlx.engine.engine import PREFILL_CHUNK
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Request, Sampling
+from tests.constraints import Steps
 from tests.golden import recipe
 
 # A case has at least this many new tokens, or it does not count.
@@ -110,6 +111,9 @@ def _request(random_: random.Random) -> Request:
         prompt=tuple(int(token) for token in prompt),
         sampling=_sampling(random_),
         max_tokens=random_.randint(MIN_TOKENS, MAX_TOKENS),
+        constraint=Steps(random_.choice((2, 3))) if random_.random() < 0.2 else None,
+        logprobs=random_.choice((0, 1, 5, 20)) if random_.random() < 0.3 else None,
+        prompt_logprobs=random_.choice((0, 3)) if random_.random() < 0.1 else None,
     )
 
 
@@ -127,14 +131,29 @@ def _sampling(random_: random.Random) -> Sampling:
     """Greedy, or seeded with some of the filters; a few rows so warm that real drafters agree."""
     seed = random_.randrange(1 << 40)
     draw = random_.random()
+    changes = _processors(random_) if random_.random() < 0.5 else {}
     if draw < 0.25:
-        return Sampling()
+        return Sampling(**changes)
     if draw < 0.45:
-        return Sampling(temperature=WARM, seed=seed)
+        return Sampling(temperature=WARM, seed=seed, **changes)
     return Sampling(
         temperature=random_.choice((0.7, 1.0)),
         top_k=random_.choice((0, 1, 8, 64, 1000)),
         top_p=random_.choice((1.0, 0.95, 0.6)),
         min_p=random_.choice((0.0, 0.0, 0.05)),
         seed=seed,
+        **changes,
     )
+
+
+def _processors(random_: random.Random) -> dict[str, Any]:
+    """Penalties, biases and bans, some of them."""
+    tokens = random_.sample(range(VOCAB_SIZE), 30)
+    biases = tuple((token, random_.uniform(-4.0, 4.0)) for token in tokens[:15])
+    return {
+        "repetition_penalty": random_.choice((1.0, 1.3, 0.8)),
+        "presence_penalty": random_.choice((0.0, 0.6, -0.4)),
+        "frequency_penalty": random_.choice((0.0, 0.5, 2.0)),
+        "logit_bias": random_.choice(((), biases)),
+        "banned": random_.choice(((), tuple(tokens[15:]))),
+    }

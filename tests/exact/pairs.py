@@ -14,7 +14,8 @@ from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.load import load_drafter, load_target
 from mtp_mlx.model.target import Target
-from mtp_mlx.request import Event, Failed, Finished, Request, Tokens
+from mtp_mlx.request import Event, Failed, Finished, Logprob, Progress, Request, Tokens
+from tests.constraints import copied
 from tests.exact.cases import Call
 from tests.golden import recipe
 from tests.oracle import Oracle, Script, agreeing
@@ -65,12 +66,22 @@ class Outcome:
 
     ids: list[int] = field(default_factory=list)
     rounds: list[Tokens] = field(default_factory=list)
+    progress: list[Progress] = field(default_factory=list)
     end: Finished | Failed | None = None
 
     @property
-    def text(self) -> tuple[list[int], str | None]:
-        """What drafting may not change: the tokens, and why they ended."""
-        return self.ids, self.end.reason if isinstance(self.end, Finished) else None
+    def text(self) -> tuple[list[int], str | None, list[Logprob], list[Logprob | None]]:
+        """What drafting may not change: the tokens, why they ended, and what is said of them."""
+        reason = self.end.reason if isinstance(self.end, Finished) else None
+        return self.ids, reason, self.logprobs, self.prompt_logprobs
+
+    @property
+    def logprobs(self) -> list[Logprob]:
+        return [each for event in self.rounds for each in event.logprobs]
+
+    @property
+    def prompt_logprobs(self) -> list[Logprob | None]:
+        return [each for event in self.rounds for each in event.prompt_logprobs]
 
     @property
     def accepted(self) -> list[int]:
@@ -82,6 +93,8 @@ class Outcome:
         if isinstance(event, Tokens):
             self.ids.extend(event.ids)
             self.rounds.append(event)
+        elif isinstance(event, Progress):
+            self.progress.append(event)
         else:
             self.end = event
 
@@ -94,7 +107,7 @@ class Run:
         self.outcomes: dict[int, Outcome] = {}
 
     def submit(self, request: Request) -> int:
-        request_id = self.engine.submit(request)
+        request_id = self.engine.submit(copied(request))
         self.outcomes[request_id] = Outcome()
         return request_id
 

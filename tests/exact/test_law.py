@@ -4,6 +4,7 @@ Every row of a ragged batch with drafts is compared with the same request decode
 """
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -29,8 +30,7 @@ def plain_outcome(variant: str, chunk: int, request: Request) -> Outcome:
 
 def solo(call: cases.Call, request: Request) -> Outcome:
     """The request's plain outcome alone; equal requests of other calls share it."""
-    bare = Request(prompt=request.prompt, sampling=request.sampling, max_tokens=request.max_tokens)
-    return plain_outcome(call.variant, call.chunk, bare)
+    return plain_outcome(call.variant, call.chunk, replace(request, num_draft_tokens=0))
 
 
 @pytest.mark.timeout(600)
@@ -72,6 +72,8 @@ def test_the_law_has_two_thousand_cases_of_every_kind():
             *(f"{length} drafts" for length in range(8)),
             *("one token", "long prompt", "greedy", "warm", "cold", "chunked", "reused slots"),
             *("top_k", "top_p", "min_p", "late"),
+            *("repetition", "presence", "frequency", "bias", "banned", "constrained"),
+            *("logprobs", "prompt logprobs", "nothing of these"),
         ):
             assert counts[kind] >= 0.01 * total, f"{kind}: {counts[kind]} of {total}"
 
@@ -94,4 +96,14 @@ def _kinds(call: cases.Call) -> Counter[str]:
         kinds["top_k"] += sampling.top_k > 0
         kinds["top_p"] += sampling.top_p < 1.0
         kinds["min_p"] += sampling.min_p > 0.0
+        kinds["repetition"] += sampling.repetition_penalty != 1.0
+        kinds["presence"] += sampling.presence_penalty != 0.0
+        kinds["frequency"] += sampling.frequency_penalty != 0.0
+        kinds["bias"] += bool(sampling.logit_bias)
+        kinds["banned"] += bool(sampling.banned)
+        kinds["constrained"] += request.constraint is not None
+        kinds["logprobs"] += request.logprobs is not None
+        kinds["prompt logprobs"] += request.prompt_logprobs is not None
+        is_bare = request.constraint is None and request.logprobs is None
+        kinds["nothing of these"] += is_bare and not sampling.has_processors
     return kinds

@@ -116,6 +116,15 @@ def test_a_file_that_the_hubs_library_lists_and_that_is_not_there_is_missed(cach
     assert "chat_template.jinja" in find_repo("org/name").snapshots()[0].fault()
 
 
+@pytest.mark.parametrize("listed", ['{"size": "many"}', '{"size": null}', "3", '{"size": 1e999}'])
+def test_a_damaged_list_of_the_hubs_library_is_none(listed, cache):
+    snapshot(cache, "org/name", A)
+    (cached(cache, "org/name") / "trees").mkdir()
+    tree = cached(cache, "org/name") / "trees" / f"{A}.json"
+    tree.write_text(f'{{"files": {{"config.json": {listed}}}}}')
+    assert find_repo("org/name").usable() is not None
+
+
 def test_a_link_to_nothing_is_a_missing_file(cache):
     folder = snapshot(cache, "org/name", A)
     (folder / "model.safetensors").unlink()

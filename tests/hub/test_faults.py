@@ -14,6 +14,7 @@ import pytest
 from mtp_mlx.hub import client
 from mtp_mlx.hub.cache import find_repo
 from tests.hub.server import DRAFTER, TARGET, cached
+from tests.hub.test_cache import A, snapshot
 
 AGAIN = "mtp-mlx pull e4b-4bit\n"
 
@@ -115,6 +116,29 @@ def test_nobody_answers(cache, cli, monkeypatch):
         start = time.monotonic()
         refused(cli, cache, TARGET, "cannot be reached", "HF_HUB_OFFLINE", "127.0.0.1")
         assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://[::1",
+        "http://x\x01y",
+        "http://127.0.0.1:99999",
+        "nonsense",
+        "ftp://x",
+        "http://",
+        "http://a b",
+    ],
+)
+def test_an_address_that_is_none_is_refused_before_it_is_asked(address, cache, cli, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    answer = cli("pull", "e4b-4bit")
+    assert answer.code == 5
+    assert answer.err.startswith("mtp-mlx: HF_ENDPOINT must be an address such as https://")
+    assert answer.err.count("\n") == 1 and not cache.exists()
+    snapshot(cache, "org/name", A)
+    assert cli("rm", "org/name", "-y").code == 5
+    assert find_repo("org/name") is not None
 
 
 def test_a_name_that_nobody_knows(cache, cli, monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -240,6 +241,34 @@ def test_files_of_another_program_are_verified_and_mended(hub, cache, cli):
     assert cli("pull", "e4b-4bit").code == 0
     assert weights.read_bytes() == good
     assert record_of(cached(cache, TARGET), hub.repos[TARGET].commit) is not None
+
+
+def test_a_damaged_file_of_the_store_that_repositories_share_is_fetched_again(hub, cache, cli):
+    """The hub's library links a repository's blobs to files named by their hash, for all."""
+    assert cli("pull", "e4b-4bit").code == 0
+    shutil.rmtree(cached(cache, TARGET) / ".mtp-mlx")
+    weights = snapshot_of(cache, TARGET, hub.repos[TARGET]) / "model.safetensors"
+    good, blob = weights.read_bytes(), weights.resolve()
+    shared = cache / "blobs" / "ab" / ("ab" * 32)
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to(os.path.relpath(shared, blob.parent))
+    shared.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert cli("pull", "e4b-4bit").code == 0
+    assert weights.read_bytes() == good and not shared.exists()
+
+
+def test_a_damaged_file_elsewhere_is_left_alone(hub, cache, cli, tmp_path):
+    assert cli("pull", "e4b-4bit").code == 0
+    shutil.rmtree(cached(cache, TARGET) / ".mtp-mlx")
+    weights = snapshot_of(cache, TARGET, hub.repos[TARGET]) / "model.safetensors"
+    good = weights.read_bytes()
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    weights.unlink()
+    weights.symlink_to(own)
+    assert cli("pull", "e4b-4bit").code == 0
+    assert weights.read_bytes() == good and own.exists()
 
 
 def test_what_a_record_lists_and_is_gone_is_fetched_again(hub, cache, cli):

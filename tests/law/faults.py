@@ -8,7 +8,8 @@ from unittest.mock import patch
 
 import mlx.core as mx
 
-from mtp_mlx.engine import engine, round
+from mtp_mlx.engine import constraints, draft, engine, history, round, sequence
+from mtp_mlx.engine.draft import Draft
 from mtp_mlx.model import cache, choose, view
 from mtp_mlx.model.batch import Row
 
@@ -111,7 +112,7 @@ def first_draft_never_verified() -> AbstractContextManager:
 
 def last_token_from_the_drafter() -> AbstractContextManager:
     """A block that was accepted whole ends in the drafter's next token, not the target's."""
-    propose, land = round.propose, round.land
+    propose, land = draft.propose, round.land
     ends: list[mx.array] = []
 
     def longer(target, drafter, cache_, sequences, lengths):
@@ -120,7 +121,7 @@ def last_token_from_the_drafter() -> AbstractContextManager:
             return draft
         depth = max(lengths)
         ends.append(draft.tokens)
-        return round.Draft(lengths, draft.tokens[:, :depth], draft.is_sound[:, :depth])
+        return Draft(lengths, draft.tokens[:, :depth], draft.is_sound[:, :depth])
 
     def landed(flight):
         verdict = land(flight)
@@ -247,7 +248,7 @@ def reused_slot_not_wiped() -> AbstractContextManager:
 
 def target_not_filtered() -> AbstractContextManager:
     """Filters act on drafts alone."""
-    propose, threshold = round.propose, choose.filter_threshold
+    propose, threshold = draft.propose, choose.filter_threshold
     drafting: list[bool] = []
 
     def marked(*args):
@@ -285,7 +286,8 @@ def round_reuses_the_noise_of_the_token_before() -> AbstractContextManager:
 
     def early(self, rows, positions):
         caller = sys._getframe(1).f_code.co_name
-        original(self, rows, [p - (caller != "_first_token") for p in positions])
+        is_first = caller == "choose_all" and len(positions) == 1 and _is_prefill()
+        original(self, rows, [p - (not is_first) for p in positions])
 
     return patch.object(choose.Choice, "__init__", early)
 
@@ -344,6 +346,92 @@ def ties_at_the_border_dropped() -> AbstractContextManager:
         return original(scaled + order, choice)
 
     return swapped(original, strict)
+
+
+def _is_prefill() -> bool:
+    """Is this called for the token after a prompt?"""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "launch_first":
+        frame = frame.f_back
+    return frame is not None
+
+
+# What comes before a place, and what may come at it
+
+
+def penalties_see_rejected_drafts() -> AbstractContextManager:
+    judge, replies = round.judge, history._replies
+    rejected: dict[int, list[int]] = {}
+
+    def noted(sequence, verdict, row):
+        kept = judge(sequence, verdict, row)
+        own = rejected.setdefault(id(sequence), [])
+        own += verdict.drafted[row][kept.accepted :]
+        return kept
+
+    def longer(sequences, vocab_size):
+        tokens = [each.tokens for each in sequences]
+        for each in sequences:
+            each.tokens = each.tokens + rejected.get(id(each), [])
+        try:
+            return replies(sequences, vocab_size)
+        finally:
+            for each, own in zip(sequences, tokens, strict=True):
+                each.tokens = own
+
+    return _both(swapped(judge, noted), swapped(replies, longer))
+
+
+def penalties_miss_the_drafts_of_the_block() -> AbstractContextManager:
+    original = history.processors_of
+
+    def committed_alone(sequences, lengths, drafts, tokens, vocab_size):
+        return original(sequences, lengths, drafts, None, vocab_size)
+
+    return swapped(original, committed_alone)
+
+
+def penalties_see_the_draft_of_their_own_place() -> AbstractContextManager:
+    """Place i counts draft i, which it judges."""
+    original = history._counted
+
+    def early(table, rows, ids):
+        return original(table, [max(row - 1, 0) for row in rows], ids)
+
+    return swapped(original, early)
+
+
+def penalties_behind_a_token_in_the_air() -> AbstractContextManager:
+    """Plain rounds run ahead of what the host has counted."""
+    return patch.object(sequence.Sequence, "needs_its_tokens", False)
+
+
+def drafter_does_not_count_its_drafts() -> AbstractContextManager:
+    """Right text, poor drafts."""
+    return patch.object(history.DraftHistory, "add", lambda self, active, tokens: None)
+
+
+def masks_of_another_block() -> AbstractContextManager:
+    """The constraint is asked about drafts that are all token 0."""
+    original = constraints._read
+
+    def zeros(sequences, draft, forward):
+        return [[0] * len(own) for own in original(sequences, draft, forward)]
+
+    return swapped(original, zeros)
+
+
+def constraint_hears_of_rejected_drafts() -> AbstractContextManager:
+    """It is told the whole block."""
+    original = round.judge
+
+    def told(sequence, verdict, row):
+        kept = original(sequence, verdict, row)
+        if sequence.request.constraint is not None:
+            sequence.request.constraint.last = [*kept.tokens, *verdict.drafted[row]][-1]
+        return kept
+
+    return swapped(original, told)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from tests.law import faults, test_choose_law
+from tests.law import test_history as past
 from tests.law import test_round_law as law
 from tests.law import test_round_state as state
 from tests.model import test_choose
@@ -100,6 +101,36 @@ MUTANTS = (
         faults.top_p_drops_the_token_that_reaches_it, test_choose.test_top_p_counts_among_the_top_k
     ),
     Mutant(faults.ties_at_the_border_dropped, test_choose.test_ties_at_the_border_stay_in),
+    Mutant(
+        faults.penalties_see_rejected_drafts,
+        past.test_penalties_count_kept_tokens_and_the_drafts_in_front,
+        ("poor", 3),
+    ),
+    Mutant(
+        faults.penalties_miss_the_drafts_of_the_block,
+        past.test_penalties_count_kept_tokens_and_the_drafts_in_front,
+        ("equal", 3),
+    ),
+    Mutant(
+        faults.penalties_see_the_draft_of_their_own_place,
+        past.test_penalties_count_kept_tokens_and_the_drafts_in_front,
+        ("equal", 3),
+    ),
+    Mutant(
+        faults.penalties_behind_a_token_in_the_air,
+        past.test_plain_rounds_do_not_run_ahead_of_a_history,
+    ),
+    Mutant(
+        faults.drafter_does_not_count_its_drafts,
+        past.test_penalties_count_kept_tokens_and_the_drafts_in_front,
+        ("equal", 3),
+    ),
+    Mutant(faults.masks_of_another_block, past.test_a_mask_is_that_of_its_place, ("equal",)),
+    Mutant(
+        faults.constraint_hears_of_rejected_drafts,
+        past.test_a_mask_is_that_of_its_place,
+        ("poor",),
+    ),
 )
 
 

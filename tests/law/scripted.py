@@ -19,7 +19,7 @@ from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.head import Logits
 from mtp_mlx.model.view import View, target_view
-from mtp_mlx.request import Failed, Finished, Request, Sampling, Tokens
+from mtp_mlx.request import Failed, Finished, Progress, Request, Sampling, Tokens
 from tests.law.oracle import filtered
 from tests.tiny_configs import target_dict
 
@@ -179,5 +179,5 @@ def _collect(engine: Engine, replies: list[Reply], first: int = 0) -> None:
         if isinstance(event, Tokens):
             reply.ids.extend(event.ids)
             reply.rounds.append((event.drafted, event.accepted, len(event.ids)))
-        else:
+        elif not isinstance(event, Progress):
             reply.end = event

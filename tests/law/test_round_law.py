@@ -99,12 +99,7 @@ SLOW_COMBINATIONS = tuple(
 PLAIN = filters(1.0, 0, 1.0, 0.0)
 
 
-@pytest.mark.parametrize(
-    "combination",
-    # One draft is a part of two; at full power all are among the slow ones.
-    [combination for combination in COMBINATIONS if combination.num_drafts > 1],
-    ids=str,
-)
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
 def test_tokens_of_the_round_follow_the_filtered_target(combination: Combination) -> None:
     replies, law = combination.play(NUM_REPLIES), combination.law
     for check in laws.CHECKS:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import pytest
 
+from mtp_mlx import helper
 from mtp_mlx.errors import MtpError
-from mtp_mlx.text import renderer
-from mtp_mlx.text.renderer import Overrun, Refused, Renderer
+from mtp_mlx.helper import Overrun, Refused
+from mtp_mlx.text.renderer import Renderer
 from tests.interrupts import heed_interrupts
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
@@ -22,7 +23,8 @@ WAIT_S = 30.0  # of a busy machine, for what an idle one does at once
 # A script that says which process renders for it, and then does what its caller appends.
 SCRIPT = """
 import os, sys, time
-from mtp_mlx.text.renderer import RENDERER, Overrun
+from mtp_mlx.helper import Overrun
+from mtp_mlx.text.renderer import RENDERER
 RENDERER.compile("a")
 print(RENDERER._process.pid, flush=True)
 """
@@ -138,7 +140,7 @@ def test_a_process_that_dies_while_it_renders_is_an_overrun(own):
 
 def test_a_process_that_does_not_read_is_ended(own, monkeypatch):
     own.compile("a")
-    monkeypatch.setattr(renderer, "TIME_LIMIT_S", 0.3)
+    monkeypatch.setattr(own, "_limit_s", 0.3)
     pid = pid_of(own)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(Overrun, match=r"ran longer than 0\.3 s"):
@@ -165,7 +167,7 @@ def test_what_is_no_template_or_no_json_is_refused_by_the_same_process(own):
 
 @pytest.mark.parametrize("answer", ["garbage", "[" * 100_000, "[1]", '{"text": 5}', '{"no": ""}'])
 def test_an_answer_that_is_none_is_an_overrun(own, monkeypatch, answer):
-    monkeypatch.setattr(renderer, "BOOT", f"import sys\nprint('{{}}', flush=True)\nfor line in "
+    monkeypatch.setattr(helper, "BOOT", f"import sys\nprint('{{}}', flush=True)\nfor line in "
                         f"sys.stdin: print({answer!r}, flush=True)")  # fmt: skip
     with pytest.raises(Overrun, match="gave no answer that can be read"):
         own.render("a", {})
@@ -173,7 +175,7 @@ def test_an_answer_that_is_none_is_an_overrun(own, monkeypatch, answer):
 
 
 def test_an_answer_without_end_is_cut_off(own, monkeypatch):
-    monkeypatch.setattr(renderer, "ANSWER_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(helper, "ANSWER_LIMIT_BYTES", 1000)
     own.compile("a")
     with pytest.raises(Overrun, match="ended its process"):
         own.render("{{ 'a' * 2000 }}", {})
@@ -181,11 +183,11 @@ def test_an_answer_without_end_is_cut_off(own, monkeypatch):
 
 
 def test_a_process_that_cannot_start_is_an_error_that_says_so(own, monkeypatch):
-    monkeypatch.setattr(renderer, "BOOT", "raise SystemExit(3)")
+    monkeypatch.setattr(helper, "BOOT", "raise SystemExit(3)")
     with pytest.raises(MtpError, match=r"did not start: .*status 3; check that .* jinja2"):
         own.render("a", {})
-    monkeypatch.setattr(renderer, "BOOT", "import time; time.sleep(60)")
-    monkeypatch.setattr(renderer, "START_LIMIT_S", 0.3)
+    monkeypatch.setattr(helper, "BOOT", "import time; time.sleep(60)")
+    monkeypatch.setattr(helper, "START_LIMIT_S", 0.3)
     with pytest.raises(MtpError, match=r"did not start: it ran longer than 0\.3 s"):
         own.render("a", {})
     monkeypatch.setattr(sys, "executable", "/no/such/python")

@@ -1,0 +1,1 @@
+"""Replies that a grammar holds to their form: JSON schemas and tool calls, by llguidance."""
