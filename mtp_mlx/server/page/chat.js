@@ -72,10 +72,7 @@ export class Chat {
 		const acts = el("div", { class: "acts" });
 		const root = el("article", { class: "user" }, el("h3", { text: "You" }), shown, acts);
 		const turn = { message: { role: "user", content: text }, root };
-		acts.append(
-			button("Edit", () => this.edit(turn, shown, acts)),
-			button("Copy", (event) => copy(text, event.target)),
-		);
+		acts.append(button("Edit", () => this.edit(turn, shown, acts)));
 		return turn;
 	}
 
@@ -216,7 +213,7 @@ export class Chat {
 
 	exportJson() {
 		const body = { model: this.served().model, messages: this.messages() };
-		save("chat.json", "application/json", `${JSON.stringify(body, null, 2)}\n`);
+		save("chat.json", JSON.stringify(body, null, 2));
 	}
 
 	exportMarkdown() {
@@ -225,7 +222,7 @@ export class Chat {
 			const called = calls.map((call) => `\`${call.function.name}(${call.function.arguments})\``);
 			return [`## ${names[role]}`, content, ...called].filter(Boolean).join("\n\n");
 		});
-		save("chat.md", "text/markdown", `${parts.join("\n\n")}\n`);
+		save("chat.md", parts.join("\n\n"));
 	}
 }
 

@@ -21,8 +21,8 @@ export function connect(root, { base, model }) {
 }
 
 const DOCKER =
-	"In Docker the host is host.docker.internal: start the server with --host, a key, and " +
-	"--allowed-hosts host.docker.internal, and use that name in the URL.";
+	"In Docker, use host.docker.internal in the URL, and start the server with --host, a key and " +
+	"--allowed-hosts host.docker.internal.";
 
 const fact = (name, value) => [el("dt", { text: name }), el("dd", {}, el("code", { text: value }))];
 

@@ -52,8 +52,8 @@ async function written(text) {
 	}
 }
 
-export function save(name, type, text) {
-	const url = URL.createObjectURL(new Blob([text], { type }));
+export function save(name, text) {
+	const url = URL.createObjectURL(new Blob([text, "\n"]));
 	el("a", { href: url, download: name }).click();
 	setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
