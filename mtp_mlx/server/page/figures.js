@@ -8,9 +8,11 @@ export function rough(value) {
 	return String(Number(value.toPrecision(3)));
 }
 
+const UNITS = [[2 ** 30, "GiB", 1], [2 ** 20, "MiB", 0], [2 ** 10, "KiB", 0]];
+
 export function bytes(size) {
-	const gib = size / 2 ** 30;
-	return gib >= 1 ? `${gib.toFixed(1)} GiB` : `${(size / 2 ** 20).toFixed(0)} MiB`;
+	const [unit, name, digits] = UNITS.find(([unit]) => size >= unit) ?? UNITS.at(-1);
+	return `${(size / unit).toFixed(digits)} ${name}`;
 }
 
 /** The figures of a run. `exactness`: the server's level, where the run has none. */

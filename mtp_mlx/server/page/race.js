@@ -64,7 +64,7 @@ function verdict(plain, mtp) {
 	const at = firstDifference(plain.content, mtp.content);
 	const faster = plain.tokensPerS && mtp.tokensPerS ? mtp.tokensPerS / plain.tokensPerS : null;
 	const speed = faster
-		? `${rate(mtp.tokensPerS)} tok/s against ${rate(plain.tokensPerS)}: ${faster.toFixed(2)} times plain decoding.`
+		? `${rate(mtp.tokensPerS)} tok/s against ${rate(plain.tokensPerS)}: ${faster.toFixed(2)} times plain decoding’s.`
 		: "";
 	if (at === null) {
 		const what = el("strong", { text: "identical" });

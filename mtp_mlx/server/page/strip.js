@@ -47,11 +47,11 @@ export class Strip {
 		const busy = `${status.running + status.prefilling} of ${status.slots} rows`;
 		byId("live-brief").textContent = `${speed} tok/s · ${busy} · ${status.waiting} waiting`;
 		byId("speed").textContent = speed;
-		byId("plain").textContent = plain ? `plain ~${rough(plain)}` : "plain not measured";
+		byId("plain").textContent = plain ? `plain ~${rough(plain)}` : "";
 		byId("speed-line").replaceChildren(...this.line(plain));
 		byId("places").replaceChildren(...bars(status.acceptance_by_position));
-		const depth = status.depth.length ? status.depth.join(" ") : "none";
-		byId("depth").textContent = status.parked ? `parked: ${status.parked}` : `drafts now: ${depth}`;
+		const depth = status.depth.length ? `drafts now: ${status.depth.join(" ")}` : "";
+		byId("depth").textContent = status.parked ? `parked: ${status.parked}` : depth;
 		byId("lanes").replaceChildren(...lanes(status));
 		byId("queue").textContent = `${status.waiting} waiting of ${status.queue_limit}`;
 		memory(status.memory);
