@@ -16,7 +16,7 @@ IDLE_S = 5.0  # until all is free after the last request
 REFUSED_S = 1.0  # a full queue says so at once
 MALFORMED = (
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
-    b'content-type: application/json\r\ncontent-length: 9\r\n\r\n{"messag"',
+    b'content-type: application/json\r\ncontent-length: 7\r\n\r\n{"mess"',
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
     b"content-type: text/plain\r\ncontent-length: 2\r\n\r\n{}",
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n"

@@ -34,7 +34,7 @@ def test_names_of_the_user_come_first():
 @pytest.mark.parametrize(
     ("folder", "names"),
     [
-        ("/home/me/secret/gemma-4-mine", ("gemma-4-mine",)),
+        ("/mine/secret/gemma-4-mine", ("gemma-4-mine",)),
         (
             "/c/models--mlx-community--gemma-4-e4b-it-4bit/snapshots/abc",
             ("mlx-community/gemma-4-e4b-it-4bit", "gemma-4-e4b-it-4bit", "e4b-4bit"),
