@@ -115,7 +115,7 @@ def test_one_call_ends_the_reply(drafts):
 
 
 def test_a_bad_schema_fails_its_request_alone():
-    bad = form({"type": "objekt"})
+    bad = form({"type": "thing"})
     with pytest.raises(InvalidSchema, match=r"prompts\[1\]: .*Invalid type"):
         pair().batch([ASKED, ASKED], each=[{}, {"response_format": bad}])
     assert pair().stats().running == 0
