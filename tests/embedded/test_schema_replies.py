@@ -30,6 +30,7 @@ def test_replies_are_valid_and_drafts_change_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", held_out.NAMES)
 def test_five_hundred_replies(name):
     found = measure(pair(name), name, 500, seed=7)
