@@ -67,7 +67,7 @@ REFUSED = {
         "no reply can be so",
     ),
     "unsatisfiable": ({"type": "integer", "minimum": 5, "maximum": 4}, "Unsatisfiable schema"),
-    "no such type": ({"type": "gizmo"}, "Invalid type: gizmo"),
+    "no such type": ({"type": "thing"}, "Invalid type: thing"),
     "no such format": ({"type": "string", "format": "nosuch"}, "Unknown format: nosuch"),
     "empty enum": ({"enum": []}, "Unsatisfiable"),
     "not one of": ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),

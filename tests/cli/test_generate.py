@@ -313,3 +313,20 @@ def test_a_bad_penalty_or_bias_is_one_line(generate, options, word):
     assert answer.code == 2
     assert word in answer.err
     assert len(answer.err) < 400
+
+
+def test_a_schema_of_a_file(cli, tmp_path):
+    file = tmp_path / "schema.json"
+    properties = {"name": {"type": "string"}, "legs": {"type": "integer"}}
+    schema = {"type": "object", "properties": properties, "required": ["name", "legs"]}
+    file.write_text(json.dumps(schema | {"additionalProperties": False}))
+    answer = cli("generate", "Tell me of a cow", "--temp", 0, "--schema", file)
+    assert (answer.code, answer.err) == (0, "")
+    assert set(json.loads(answer.out)) == {"name", "legs"}
+    file.write_text('{"type": "thing"}')
+    answer = cli("generate", "Tell me of a cow", "--schema", file)
+    message = "mtp-mlx: the schema cannot be enforced: Invalid type: thing\n"
+    assert answer == Answer(2, "", message)
+    file.write_text("{")
+    answer = cli("generate", "Tell me of a cow", "--schema", file)
+    assert answer.code == 2 and "is not JSON" in answer.err and not answer.out
