@@ -92,7 +92,7 @@ def script(body: dict) -> list[Round]:
 
 
 class Standin:
-    """`key`: what must be sent, if anything; `busy`, `loading`: how many requests get 503; `bodies`:
+    """`key`: what must be sent, if anything; `busy`, `loading`: requests that get 503; `bodies`:
     those that were read; `cancelled`: streams whose client left."""
 
     def __init__(self) -> None:
