@@ -1,4 +1,4 @@
-"""How far apart two colours are, and for eyes that see fewer (Machado, Oliveira, Fernandes 2009)."""
+"""How far apart two colours are, also for eyes that see fewer (Machado and others, 2009)."""
 
 DEFICIENCIES = {
     "none": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),

@@ -1,4 +1,4 @@
-"""One browser and one stand-in server for all tests of the page; each test has a page of its own."""
+"""One browser and one stand-in server for all tests; each test has a page of its own."""
 
 import shutil
 
@@ -51,7 +51,9 @@ def opened(browser):
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.on("request", lambda request: requests.append((url, request.url)))
-        page.on("console", lambda line: line.type in ("error", "warning") and faults.append(line.text))
+        page.on(
+            "console", lambda line: line.type in ("error", "warning") and faults.append(line.text)
+        )
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(url)
         if is_ready:

@@ -28,8 +28,10 @@ HOSTILE = (
     "<style>body{display:none}</style>\n\n```html\n<iframe src=//example.com></iframe>\n```\n"
 )
 MARKDOWN = (
-    "## A heading\n\nSome **bold** and *slanted* words, `code`, and a [link](https://example.org/).\n\n"
-    "1. one\n2. two\n   - inner\n\n> a quote\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```python\nprint(1)\n```\n"
+    "## A heading\n\n"
+    "Some **bold** and *slanted* words, `code`, and a [link](https://example.org/).\n\n"
+    "1. one\n2. two\n   - inner\n\n> a quote\n\n"
+    "| a | b |\n|---|---|\n| 1 | 2 |\n\n```python\nprint(1)\n```\n"
 )
 
 
@@ -90,12 +92,12 @@ def script(body: dict) -> list[Round]:
 
 
 class Standin:
-    """`key`: what must be sent, if anything; `busy`: how many requests get 503; `bodies`: those
-    that were read; `cancelled`: streams whose client left."""
+    """`key`: what must be sent, if anything; `busy`, `loading`: requests that get 503; `bodies`:
+    those that were read; `cancelled`: streams whose client left."""
 
     def __init__(self) -> None:
         self.key: str | None = None
-        self.busy = 0
+        self.busy = self.loading = 0
         self.bodies: list[dict] = []
         self.cancelled = 0
         self.polls = 0
@@ -123,6 +125,9 @@ class Standin:
 
     async def status(self, request: Request) -> Response:
         self.polls += 1
+        if self.loading:
+            self.loading -= 1
+            return fault(503, "model_loading", "the model is being loaded", {"retry-after": "1"})
         return self.refused(request) or JSONResponse(status(self.polls))
 
     async def chat(self, request: Request) -> Response:
@@ -174,7 +179,9 @@ def last(rounds: list[Round], finish: str) -> dict:
         "usage": {"completion_tokens": tokens},
         "timings": {
             "predicted_per_second": 44.2,
-            **{"draft_n": drafts, "draft_n_accepted": accepted, "draft_rounds": len(rounds) - 1},
+            "draft_n": drafts,
+            "draft_n_accepted": accepted,
+            "draft_rounds": len(rounds) - 1,
         },
         "mtp": {"seed": 11, "exactness": "B", "plain_tps_estimate": 31.4, "parked": None},
     }
@@ -183,16 +190,26 @@ def last(rounds: list[Round], finish: str) -> dict:
 def status(polls: int) -> dict:
     row = {"prompt_tokens": 128, "prompt_done": 128, "depth": 4}
     rows = [
-        row | {"slot": 0, "id": "a", "state": "decode", "tokens": 7 * polls, "tokens_per_s": 40.0}
+        row
+        | {"slot": 0, "id": "a", "state": "decode", "tokens": 7 * polls, "tokens_per_s": 40.0}
         | {"drafted": 100, "accepted": 91},
-        row | {"slot": 1, "id": "b", "state": "decode", "tokens": 3 * polls, "tokens_per_s": 40.0}
+        row
+        | {"slot": 1, "id": "b", "state": "decode", "tokens": 3 * polls, "tokens_per_s": 40.0}
         | {"drafted": 50, "accepted": 30},
-        row | {"slot": 2, "id": "c", "state": "prefill", "prompt_done": 70, "tokens": 0}
+        row
+        | {"slot": 2, "id": "c", "state": "prefill", "prompt_done": 70, "tokens": 0}
         | {"tokens_per_s": 0.0, "drafted": 0, "accepted": 0},
     ]
     return {
-        **{"model": "tiny", "draft_model": "tiny-assistant", "version": "0.0", "exactness": "B"},
-        **{"slots": 8, "running": 2, "prefilling": 1, "waiting": 1, "queue_limit": 32},
+        "model": "tiny",
+        "draft_model": "tiny-assistant",
+        "version": "0.0",
+        "exactness": "B",
+        "slots": 8,
+        "running": 2,
+        "prefilling": 1,
+        "waiting": 1,
+        "queue_limit": 32,
         "rows": rows,
         "tokens_per_s": 80.0 + 9 * (polls % 5),
         "plain_tokens_per_s": 52.0,
@@ -200,10 +217,13 @@ def status(polls: int) -> dict:
         "acceptance_by_position": [0.97, 0.93, 0.85, 0.74, 0.6, 0.41, 0.3],
         "parked": None,
         "memory": {
-            **{"kv_reserved_bytes": 300 << 20, "kv_budget_bytes": 2 << 30},
-            **{"prompt_cache_bytes": 41 << 20, "peak_bytes": 900 << 20},
+            "kv_reserved_bytes": 300 << 20,
+            "kv_budget_bytes": 2 << 30,
+            "prompt_cache_bytes": 41 << 20,
+            "peak_bytes": 900 << 20,
         },
-        **{"uptime_s": 12.0, "last_round_age_s": 0.1},
+        "uptime_s": 12.0,
+        "last_round_age_s": 0.1,
         "requests": {"total": 5, "cancelled": 0, "refused": 0},
     }
 

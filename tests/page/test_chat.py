@@ -20,7 +20,9 @@ def test_a_message_is_sent_and_its_reply_written_with_honest_figures(page, stand
     assert body["stream_options"] == {"include_usage": True} and body["spec_trace"] is True
     assert body["model"] == "tiny" and "temperature" not in body
     line = reply.locator(".figures").inner_text()
-    assert line.startswith("40 tok · 44.2 tok/s (plain ~31.4) · drafts 34/42 accepted · 6.5 tok/round")
+    assert line.startswith(
+        "40 tok · 44.2 tok/s (plain ~31.4) · drafts 34/42 accepted · 6.5 tok/round"
+    )
     assert "TTFT 0." in line and line.endswith("exactness B")
 
 
@@ -38,7 +40,10 @@ def test_stop_ends_the_stream_and_keeps_what_was_said(page, standin):
     reply = complete(page)
     assert reply.locator(".figures").inner_text().endswith("stopped")
     assert "word1" in reply.inner_text() and "word399" not in reply.inner_text()
-    page.wait_for_timeout(100)
+    for _ in range(100):
+        page.wait_for_timeout(20)
+        if standin.cancelled:
+            break
     assert standin.cancelled == 1
 
 
@@ -108,7 +113,11 @@ def test_settings_are_fields_of_the_request(page, standin):
 
 @pytest.mark.parametrize(
     ("label", "value", "said"),
-    [("Temperature", "-1", "Temperature"), ("Tools", "[", "JSON list"), ("Tools", "{}", "JSON list")],
+    [
+        ("Temperature", "-1", "Temperature"),
+        ("Tools", "[", "JSON list"),
+        ("Tools", "{}", "JSON list"),
+    ],
 )
 def test_a_setting_that_cannot_be_is_named_and_not_sent(page, standin, label, value, said):
     settings(page)
@@ -153,6 +162,15 @@ def test_a_full_queue_is_waited_for(page, opened, standin):
     send(page, "Tell me words")
     page.get_by_text("32 requests wait already Asking again in 1 s").wait_for()
     assert complete(page).locator(".text").last.inner_text() == WORDS
+
+
+def test_a_model_that_is_being_loaded_is_waited_for(opened, served, standin):
+    opened.allowed.append("503")
+    standin.loading = 1
+    page = opened(served[1], is_ready=False)
+    page.get_by_role("alert").get_by_text("the model is being loaded").wait_for()
+    page.get_by_text("tiny", exact=True).first.wait_for()
+    assert not page.get_by_role("alert").is_visible()
 
 
 def test_a_reply_is_copied_as_curl_and_as_python(opened, served, standin):

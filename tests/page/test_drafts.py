@@ -36,7 +36,9 @@ def test_hover_shows_the_round_and_what_was_rejected(page):
     assert card.locator("p").first.inner_text() == "Round 3 · drafted 7, accepted 3"
     struck = card.locator("s")
     assert struck.count() == 4
-    assert "line-through" in struck.first.evaluate("(node) => getComputedStyle(node).textDecoration")
+    assert "line-through" in struck.first.evaluate(
+        "(node) => getComputedStyle(node).textDecoration"
+    )
     assert card.inner_text().endswith("draft 3, accepted")
     page.mouse.move(5, 5)
     assert not card.is_visible()
@@ -77,7 +79,12 @@ def test_the_slider_replays_round_by_round(page):
     text = reply.locator(".text").last
     assert text.locator(".tok").last.inner_text() == " word20"
     assert text.locator(".leftover s").count() == 4
-    assert text.locator(".tok.now").all_inner_texts() == [" word17", " word18", " word19", " word20"]
+    assert text.locator(".tok.now").all_inner_texts() == [
+        " word17",
+        " word18",
+        " word19",
+        " word20",
+    ]
     assert reply.locator("output").inner_text() == "Round 3 of 6: 7 drafted, 3 accepted"
     slider.focus()
     page.keyboard.press("ArrowLeft")

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from mtp_mlx.server.settings import ServerSettings, digest
-from tests.page.acts import begun, complete, say, send, settings, tab, until
+from tests.page.acts import say, settings, tab, until
 from tests.server import served as real
 
 STORY = "Tell me a story about a fox."
@@ -80,14 +80,17 @@ def test_thoughts_are_folded(page):
 
 
 def test_stop_frees_the_row(page, here):
-    for _ in range(3):  # a reply may be complete before it is stopped
-        send(page, STORY)
-        begun(page)
-        page.keyboard.press("Escape")
-        reply = complete(page)
-        if "stopped" in reply.locator(".figures").inner_text():
-            break
-    assert "stopped" in reply.locator(".figures").inner_text()
+    # Within the page, since the reply is soon complete.
+    page.evaluate(
+        """new MutationObserver((_, observer) => {
+            if (!document.querySelector('.text .tok')) return;
+            observer.disconnect();
+            document.getElementById('send').click();
+        }).observe(document.getElementById('log'), {childList: true, subtree: true})"""
+    )
+    reply = say(page, STORY)
+    assert reply.locator(".figures").inner_text().endswith("stopped")
+    assert "Once" in reply.inner_text() and "end." not in reply.inner_text()
     real.until(here.is_idle)
 
 

@@ -40,7 +40,8 @@ def test_hostile_markdown_takes_no_time(page):
         """async () => {
             const {MarkdownView} = await import('/page/markdown.js');
             const root = document.createElement('div');
-            const texts = ['*a '.repeat(4000), '`'.repeat(9000), '['.repeat(9000), '**_'.repeat(3000),
+            const texts = [
+                '*a '.repeat(4000), '`'.repeat(9000), '['.repeat(9000), '**_'.repeat(3000),
                 '> '.repeat(5000), '- '.repeat(5000), '|'.repeat(9000), '\\\\'.repeat(9001),
                 '![a](b'.repeat(2000), '*'.repeat(9000), '_a_'.repeat(3000), '~~x'.repeat(3000)];
             return texts.map((text) => {

@@ -9,7 +9,9 @@ def test_the_strip_moves_and_shows_every_row(page, standin):
     lanes = page.locator("#lanes li")
     assert lanes.count() == 8
     texts = lanes.all_inner_texts()
-    assert "writes" in texts[0] and "91 %" in texts[0] and "70/128" in texts[2] and "free" in texts[3]
+    assert (
+        "writes" in texts[0] and "91 %" in texts[0] and "70/128" in texts[2] and "free" in texts[3]
+    )
     assert page.locator("#places li").first.inner_text().split() == ["place", "1:", "97", "1"]
     assert page.locator("#places i").count() == 7
     assert page.locator("#speed-line line").count() == 1

@@ -42,6 +42,7 @@ async function meet() {
 		if (!(fault instanceof ApiError)) throw fault;
 		byId("trouble-text").textContent = fault.message;
 		byId("trouble").hidden = false;
+		if (fault.retryAfter !== null) setTimeout(meet, fault.retryAfter * 1000);
 	}
 }
 
