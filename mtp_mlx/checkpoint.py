@@ -20,6 +20,7 @@ from mtp_mlx.errors import CheckpointError, DrafterMismatch, ModelNotFound
 from mtp_mlx.fields import Fields, shown_name
 from mtp_mlx.files import check_unchanged, inside, read_json, read_small, stat_snapshot
 from mtp_mlx.keys import canonical_key, is_always_read, is_unused
+from mtp_mlx.pair_names import DRAFTER_SUFFIX, unconverted
 from mtp_mlx.quantization import PACKED_BITS, Quantization, QuantSpec
 from mtp_mlx.validate import TensorInfo, checkpoint_files, read_checkpoint
 
@@ -36,7 +37,6 @@ TOKENIZER_LIMIT_BYTES = 64 << 20  # Gemma 4's tokenizer.json has 33 MB
 FLOATS = ("F32", "F16", "BF16")
 INTEGERS = ("I32", "I64")
 _KEY = re.compile(r"[A-Za-z0-9_.]{1,200}")  # wider than the name of any tensor of any Gemma
-_SUFFIX = re.compile(r"-(\d+bit|bf16|mxfp\d+|nvfp4)$")  # what converters add to a name
 _SHARED_PARTS = re.compile(r"layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm|v_norm)\.")
 
 
@@ -103,8 +103,8 @@ def find_drafter(target: Path) -> Path | None:
     gemma-4-E4B-it-assistant and gemma-4-E4B-it-assistant-bf16, the plainest name first.
     """
     folder = target.resolve()
-    for name in (folder.name, _SUFFIX.sub("", folder.name)):
-        beside = folder.parent.glob(f"{escape(name)}-assistant*")
+    for name in (folder.name, unconverted(folder.name)):
+        beside = folder.parent.glob(f"{escape(name)}{DRAFTER_SUFFIX}*")
         found = [path for path in beside if (path / CONFIG).is_file()]
         if found:
             return min(found, key=lambda path: (len(path.name), path.name))

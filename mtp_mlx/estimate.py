@@ -13,6 +13,7 @@ from mtp_mlx.hub.find import find_model, title
 from mtp_mlx.hub.names import alias_for
 from mtp_mlx.machine import Budget
 from mtp_mlx.options import Keywords
+from mtp_mlx.pair_names import DRAFTER_SUFFIX
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 from mtp_mlx.shapes import Published, published
 
@@ -156,7 +157,7 @@ def _without_files(found: Published, draft_model: str | Path | None) -> Subject:
     is_plain = draft_model != "auto"
     return Subject(
         name=found.name,
-        draft_name=None if is_plain else f"{found.name.split('-')[0]}-assistant",
+        draft_name=None if is_plain else f"{found.name.split('-')[0]}{DRAFTER_SUFFIX}",
         config=found.target,
         tensors=(found.target_tensors, () if is_plain else found.drafter_tensors),
         is_here=False,

@@ -296,16 +296,16 @@ def read_biases(text: str) -> dict[str, float]:
     return found
 
 
-def _token_id(key: object) -> int:
-    """Raises RequestError for what names no token."""
-    if isinstance(key, str) and key.isdecimal() and len(key) <= MAX_ID_DIGITS:
-        return int(key)
-    if isinstance(key, str):
+def _token_id(key: int | str) -> int:
+    """Raises RequestError for a text that names no token; Sampling looks at all else."""
+    if not isinstance(key, str):
+        return key
+    if not (key.isascii() and key.isdecimal() and len(key) <= MAX_ID_DIGITS):
         raise RequestError(
             f"logit_bias names {shown(key)}, which is no token id; ids are whole numbers from 0",
             param="logit_bias",
         )
-    return check_integer("logit_bias's token id", key, 0, MOST_TOKENS)
+    return int(key)
 
 
 def _or(value: Value | None, default: Value) -> Value:

@@ -103,10 +103,15 @@ def _check_biases(pairs: Iterable[tuple[int, float]]) -> tuple[tuple[int, float]
     """Ids and their biases; whether the model has such ids, check_request knows."""
     found: dict[int, float] = {}
     for token, bias in pairs:
-        own = check_integer("logit_bias's token id", token, 0, MOST_TOKENS)
-        if own in found:
-            raise RequestError(f"logit_bias names token {own} twice", param="logit_bias")
-        found[own] = check_number(f"logit_bias of token {own}", bias, -MAX_BIAS, MAX_BIAS)
+        if not _is_integer(token, 0, MOST_TOKENS):
+            raise RequestError(
+                f"logit_bias names {shown(token)}; token ids are integers from 0",
+                param="logit_bias",
+            )
+        if token in found:
+            raise RequestError(f"logit_bias names token {token} twice", param="logit_bias")
+        what = f"logit_bias of token {token}"
+        found[int(token)] = check_number("logit_bias", bias, -MAX_BIAS, MAX_BIAS, what)
     if len(found) > MAX_BIASES:
         raise RequestError(
             f"logit_bias has {len(found):,} entries; at most {MAX_BIASES:,} are taken",
@@ -115,12 +120,14 @@ def _check_biases(pairs: Iterable[tuple[int, float]]) -> tuple[tuple[int, float]
     return tuple(found.items())
 
 
-def check_number(param: str, value: Any, low: float, high: float) -> float:
-    """`value` as a float; raises RequestError unless it is a number from low to high."""
+def check_number(param: str, value: Any, low: float, high: float, what: str | None = None) -> float:
+    """`value` as a float; raises RequestError unless it is a number from low to high. `what` names
+    it, where that is not `param`."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # NaN fails the comparison
         raise RequestError(
-            f"{param} must be a number from {low:g} to {high:g}, found {shown(value)}", param=param
+            f"{what or param} must be a number from {low:g} to {high:g}, found {shown(value)}",
+            param=param,
         )
     return float(value)
 

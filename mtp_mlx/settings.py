@@ -15,6 +15,7 @@ from typing import Any
 
 from mtp_mlx.errors import RequestError
 from mtp_mlx.fields import shown
+from mtp_mlx.loading import MAX_NUM_SEQS
 from mtp_mlx.machine import MOST_BYTES, limit_bytes
 from mtp_mlx.request import MAX_PENALTY, MAX_REPETITION, MAX_SEED
 from mtp_mlx.settings_text import line_of
@@ -23,7 +24,6 @@ FILE_NAME = "config.toml"
 LIMIT_BYTES = 1 << 20
 MODELS = "models"
 MOST = 1 << 30
-MAX_ROWS = 64
 MAX_PORT = (1 << 16) - 1
 LIKENESS = 0.5  # of a key that may have been meant
 NO_HOME = "this user has no home folder, and no config folder (XDG_CONFIG_HOME) is set"
@@ -70,7 +70,7 @@ KEYS: dict[str, dict[str, Check]] = {
         "model": _text,
         "draft_model": _text,
         "memory_limit": _limit,
-        "max_num_seqs": _integer(1, MAX_ROWS),
+        "max_num_seqs": _integer(1, MAX_NUM_SEQS),
         "host": _text,
         "port": _integer(0, MAX_PORT),
         "api_key_file": _text,

@@ -1,6 +1,5 @@
 """The published Gemma 4 pairs by name, before any file of theirs is here: configs and tensors."""
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mtp_mlx.config import DrafterConfig, LayerSpec, TargetConfig, read_drafter, read_target
+from mtp_mlx.pair_names import spelled
 from mtp_mlx.quantization import MODES, PACKED_BITS, QuantSpec
 
 TABLE = Path(__file__).with_name("shapes.toml")
-SIZES = ("e2b", "e4b", "12b", "26b", "31b")
 KINDS = {"S": "sliding_attention", "F": "full_attention"}
 GROUP_SIZE = 64  # what converters choose for affine weights, unless they are told otherwise
-# e4b, e4b-4bit, gemma-4-E4B-it-8bit, gemma-4-26b-a4b-it-mxfp4
-_NAME = re.compile(rf"(?:gemma-4-)?({'|'.join(SIZES)})(?:-a4b)?(?:-it)?(?:-(\w+))?", re.IGNORECASE)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -48,10 +45,10 @@ def published(name: str) -> Published | None:
 
     A size alone is Google's own checkpoint, in bfloat16.
     """
-    found = _NAME.fullmatch(name)
+    found = spelled(name)
     if found is None:
         return None
-    size, suffix = found[1].lower(), (found[2] or "bf16").lower()
+    size, suffix = found[0], found[1] or "bf16"
     spec = _spec(suffix)
     if spec is None and suffix != "bf16":
         return None

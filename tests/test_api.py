@@ -455,3 +455,38 @@ def test_a_bad_size_of_the_prompt_cache_is_refused_by_name(options, word):
 def test_a_bad_wish_for_the_cache_is_refused():
     with pytest.raises(mtp_mlx.RequestError, match="cache must be True or False"):
         loaded().generate([2, 9], cache="yes")
+
+
+@pytest.mark.parametrize("backend", ["mlx", "numpy"])
+def test_log_probabilities_stand_beside_their_tokens(backend):
+    llm, options = loaded(backend=backend), {"seed": 3, "max_tokens": 9, "num_draft_tokens": 3}
+    reply = llm.generate(prompt_ids(), logprobs=2, prompt_logprobs=1, **options)
+    assert reply.token_ids == llm.generate(prompt_ids(), **options).token_ids
+    assert [len(each.top) for each in reply.logprobs] == [2] * 9
+    assert len(reply.prompt_logprobs) == len(prompt_ids())
+    assert reply.prompt_logprobs[0] is None
+    assert reply.cache.cached_tokens == 0
+    stream = llm.stream(prompt_ids(), logprobs=2, **options)
+    tokens = [token for chunk in stream for token in chunk.tokens]
+    assert [token.logprob for token in tokens] == list(stream.reply.logprobs)
+    assert stream.reply.logprobs == reply.logprobs
+    bare = llm.generate(prompt_ids(), **options)
+    assert (bare.logprobs, bare.prompt_logprobs) == ((), ())
+
+
+def test_a_chat_has_no_log_probabilities_of_its_prompt():
+    message = [{"role": "user", "content": "sky"}]
+    with pytest.raises(mtp_mlx.RequestError, match="raw prompts"):
+        loaded().chat(message, prompt_logprobs=0)
+    reply = loaded().chat(message, logprobs=0, max_tokens=3, seed=1)
+    assert [each.top for each in reply.logprobs] == [()] * 3
+
+
+def test_a_bias_decides_and_penalties_of_nothing_change_nothing():
+    options = {"seed": 3, "max_tokens": 9}
+    free = loaded().generate([2, 9], **options).token_ids
+    off = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}}
+    assert loaded().generate([2, 9], **options, **off).token_ids == free
+    forced = loaded("31b").generate([2, 9], **options, logit_bias={"77": 100})
+    assert set(forced.token_ids) == {77}
+    assert forced.spec.accepted == forced.spec.drafted > 0  # the drafter is biased as well

@@ -1,5 +1,6 @@
 """Streams: chunks, origins, cancelling, and several at once; and what a failed step leaves."""
 
+import asyncio
 import gc
 from itertools import zip_longest
 
@@ -192,3 +193,34 @@ def test_options_are_checked_without_a_reply(options, words):
     with pytest.raises(mtp_mlx.RequestError, match=words):
         loaded().check_options(**options)
     assert loaded().stats().rounds == rounds
+
+
+def test_prepared_requests_start_together_and_equal_their_own_runs():
+    llm = loaded()
+    jobs = [llm.prepare(prompt, **SAMPLED, max_tokens=8) for prompt in PROMPTS]
+    assert llm.stats().is_idle
+
+    async def read() -> list[mtp_mlx.Reply]:
+        streams = llm.follow(*jobs)
+        for stream in streams:
+            async for _ in stream:
+                pass
+        return [stream.reply for stream in streams]
+
+    replies = asyncio.run(read())
+    alone = [llm.generate(prompt, **SAMPLED, max_tokens=8) for prompt in PROMPTS]
+    assert [reply.token_ids for reply in replies] == [reply.token_ids for reply in alone]
+
+
+def test_a_followed_request_can_be_abandoned_without_waiting():
+    llm = loaded()
+
+    async def leave() -> mtp_mlx.Reply:
+        (stream,) = llm.follow(llm.prepare(prompt_ids(), **SAMPLED, max_tokens=500))
+        await anext(stream)
+        stream.abandon()
+        await stream.aclose()
+        return stream.reply
+
+    assert asyncio.run(leave()).finish_reason == "cancelled"
+    assert llm.stats().is_idle

@@ -7,15 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
 import mtp_mlx
-from mtp_mlx.engine import engine, round
+from mtp_mlx.engine import constraints, engine, round
+from mtp_mlx.engine.engine import Engine
 from mtp_mlx.model import backend
+from mtp_mlx.request import Request, Sampling, Tokens
 from tests.api_pairs import engine_of, folders, loaded, prompt_ids, scripted
+from tests.constraints import Steps
+from tests.exact.pairs import golden_pair
 from tests.oracle import agreeing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,17 +29,20 @@ MAX_LINES = 400
 # Only here do values leave the device.
 HOST_READS = {"model/backend.py"}
 # The Rust tokenizer raises plain Exception and nameless panics; `load` closes what it began. A
-# request's own stop test ends its row, and a failed step its jobs, whatever was raised.
+# request's own stop test or constraint ends its row, and a failed step its jobs, whatever was
+# raised. The server answers every fault, and those of its own as one.
 BROAD_EXCEPTS = {
     "text/tokenizer.py",
     "api.py",
     "engine/engine.py",
+    "engine/constraints.py",
     "reference/runtime.py",
     "worker.py",
+    "server/shell.py",
 }
 HEAVY = (
     *("mlx", "numpy", "tokenizers", "jinja2", "mlx_lm", "transformers", "torch"),
-    *("rich", "prompt_toolkit", "markdown_it", "huggingface_hub"),
+    *("rich", "prompt_toolkit", "markdown_it", "huggingface_hub", "llguidance"),
 )
 FOREIGN = ("mlx_lm", "transformers", "torch", "safetensors")
 HELP_S = 0.15
@@ -236,8 +244,6 @@ def test_a_round_waits_for_the_device_once(monkeypatch, drafts, rows):
     llm._worker.call(lambda _, engine: make_rings(engine, rows))
     reads = Counter(backend.read_ints)
     monkeypatch.setattr(round, "read_ints", reads)
-    first = Counter(backend.read_ints)
-    monkeypatch.setattr(engine, "read_ints", first)
     evals = Counter(mx.eval)
     monkeypatch.setattr(mx, "eval", evals)
     prompts = [prompt_ids()[: -row or None] for row in range(rows)]
@@ -245,23 +251,60 @@ def test_a_round_waits_for_the_device_once(monkeypatch, drafts, rows):
     running = engine_of(llm)
     steps = Counter(running.step)
     monkeypatch.setattr(running, "step", steps)
-    in_rounds = []
+    in_rounds, reads_in_rounds = [], []
     round_of = running._round
 
     def watched():
-        before = evals.calls
+        before = evals.calls, reads.calls
         events = round_of()
-        in_rounds.append(evals.calls - before)
+        in_rounds.append(evals.calls - before[0])
+        reads_in_rounds.append(reads.calls - before[1])
         return events
 
     monkeypatch.setattr(running, "_round", watched)
     replies = llm.batch(prompts, each=each, **options)
     assert [r.token_ids for r in replies] == [f.token_ids for f in full]
-    assert first.calls == rows  # the first token of each prompt
     assert not any(in_rounds)  # prompts may wait, for rings that move
-    assert max(r.spec.rounds for r in replies) <= reads.calls <= steps.calls
+    assert max(reads_in_rounds) == 1
+    assert reads.calls - sum(reads_in_rounds) == rows  # the first token of each prompt
+    assert max(r.spec.rounds for r in replies) <= sum(reads_in_rounds) <= steps.calls
     if rows == 1:
-        assert reads.calls == replies[0].spec.rounds
+        assert sum(reads_in_rounds) == replies[0].spec.rounds
+
+
+@pytest.mark.parametrize("drafts", [0, 3])
+@pytest.mark.parametrize("kind", ["logprobs and penalties", "constraint"])
+def test_only_a_constrained_row_with_drafts_waits_once_more(monkeypatch, drafts, kind):
+    """A constraint must know the drafts before the target chooses; all else is one report."""
+    pair = golden_pair("31b")
+    engine = Engine(pair.target, pair.drafter, max_num_seqs=2)
+    sampling = Sampling(frequency_penalty=1.0, repetition_penalty=1.2, logit_bias=((5, 1.0),))
+    asked = Request(
+        prompt=(2, 9), sampling=sampling, max_tokens=9, logprobs=5, num_draft_tokens=drafts
+    )
+    rows = [asked, replace(asked, constraint=Steps(2) if kind == "constraint" else None)]
+    for row in rows:
+        engine.submit(row)
+    reports, asks = Counter(backend.read_ints), Counter(backend.read_ints)
+    monkeypatch.setattr(round, "read_ints", reports)
+    monkeypatch.setattr(constraints, "read_ints", asks)
+    evals = Counter(mx.eval)
+    num_rounds = drafting_rounds = 0
+    while not engine.is_idle:
+        engine._admit()
+        before = reports.calls, asks.calls
+        with monkeypatch.context() as patched:
+            patched.setattr(mx, "eval", evals)
+            tokens = [event for event in engine._round() if isinstance(event, Tokens)]
+        is_asked = any(each.request_id == 2 and each.drafted for each in tokens)
+        assert reports.calls - before[0] == bool(tokens)
+        assert asks.calls - before[1] == (is_asked and kind == "constraint")
+        num_rounds += bool(tokens)
+        drafting_rounds += is_asked
+        engine._prefill()
+    assert evals.calls == 0
+    assert num_rounds >= 2
+    assert bool(drafting_rounds) == bool(drafts)
 
 
 def make_rings(running: engine.Engine, rows: int) -> None:

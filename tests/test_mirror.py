@@ -13,12 +13,14 @@ import pytest
 import mtp_mlx.model as mlx_form
 import mtp_mlx.reference as numpy_form
 from mtp_mlx.config import ExpertSpec, LayerSpec, RopeSpec, read_drafter, read_target
-from mtp_mlx.model import choose, drafter, ffn, head, rope, view
+from mtp_mlx.model import choose, drafter, ffn, head, logprobs, processors, rope, view
 from mtp_mlx.reference import choose as np_choose
 from mtp_mlx.reference import drafter as np_drafter
 from mtp_mlx.reference import ffn as np_ffn
 from mtp_mlx.reference import head as np_head
+from mtp_mlx.reference import logprobs as np_logprobs
 from mtp_mlx.reference import nn
+from mtp_mlx.reference import processors as np_processors
 from mtp_mlx.reference import rope as np_rope
 from mtp_mlx.reference import view as np_view
 from mtp_mlx.request import Sampling
@@ -223,6 +225,66 @@ def test_choices_are_equal(with_ids):
             theirs = np_choose.choose(logits, np_choose.Choice(rows, positions[part]))
             assert theirs.dtype == np.int32
             assert np.array(ours).tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_processed_scores_are_equal(with_ids):
+    """To the bit: every processor is one float32 operation after another."""
+    random = np.random.default_rng(int(with_ids))
+    vocab, width = 70, 50 if with_ids else 70
+    for _ in range(20):
+        scores = random_array(int(random.integers(1 << 30)), 6, width) * 4
+        ids = np.stack([random.permutation(vocab)[:width] for _ in scores]).astype(np.int32)
+        ids = ids if with_ids else None
+        rows = sorted(int(row) for row in random.permutation(6)[: random.integers(1, 7)])
+        samplings = [
+            Sampling(
+                repetition_penalty=float(random.choice([1.0, 0.7, 1.3])),
+                presence_penalty=float(random.choice([0.0, 1.1, -0.3])),
+                frequency_penalty=float(random.choice([0.0, 0.13])),
+                logit_bias=((int(random.integers(vocab)), 1.3),),
+                banned=(int(random.integers(vocab)),),
+            )
+            for _ in rows
+        ]
+        texts = [random.integers(0, vocab, (2, 15)) for _ in rows]
+        forms = []
+        for form, kind, array in (
+            (processors, head.Logits, mx.array),
+            (np_processors, np_head.Logits, np.array),
+        ):
+            stack = mx.stack if form is processors else np.stack
+            bias = stack([form.biases(each, vocab) for each in samplings])
+            prompt, reply = (
+                stack([form.counts(text[part], vocab) for text in texts]) for part in (0, 1)
+            )
+            todo = form.Processors(rows, samplings, bias, prompt, reply)
+            logits = kind(array(scores), None if ids is None else array(ids))
+            forms.append(np.array(form.process(logits, todo).scores))
+        assert (forms[0] == forms[1]).all()
+
+
+def test_masks_are_equal():
+    random = np.random.default_rng(3)
+    scores = random_array(3, 4, 70)
+    masks = random.integers(0, 1 << 32, (3, 3), dtype=np.uint32)
+    ours = processors.allow(mx.array(scores), [0, 2, 3], mx.array(masks))
+    assert (np.array(ours) == np_processors.allow(scores, [0, 2, 3], masks)).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_log_probabilities(count):
+    """With ties, of which the lowest ids are named."""
+    for size in (50, 4096):
+        scores = np.round(random_array(count, 9, size) * 6, 1)
+        ids = np.arange(18, dtype=np.int32).reshape(9, 2)
+        own, best, values = logprobs.log_probabilities(mx.array(scores), mx.array(ids), count)
+        np_own, np_best, np_values = np_logprobs.log_probabilities(scores, ids, count)
+        assert distance(own, np_own) <= OPERATION_ATOL
+        assert (np.sort(np.array(best)) == np.sort(np_best)).all()
+        assert np.abs(np.sort(np.array(values)) - np.sort(np_values)).max(initial=0.0) <= (
+            OPERATION_ATOL
+        )
 
 
 def test_filters_keep_the_same_tokens():

@@ -14,9 +14,9 @@ from mtp_mlx.config import read_drafter, read_target
 from mtp_mlx.errors import UnsupportedModel
 from mtp_mlx.quantization import MODES, QuantSpec
 from mtp_mlx.reference.load import dequantize
+from mtp_mlx.shapes import Shapes, drafter_shapes, target_shapes
 from tests.bad_input.files import WEIGHTS, Json, Pair, Tensors, copy_pair, write_tensors
 from tests.golden import recipe
-from tests.tiny_configs import Shapes, drafter_shapes, target_shapes
 
 # Float32 sums of quantised products in MLX's order against NumPy's of the expanded values.
 LOGITS_ATOL = 2e-4

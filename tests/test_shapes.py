@@ -5,10 +5,12 @@ import math
 import pytest
 
 from mtp_mlx import shapes
-from mtp_mlx.config import DrafterConfig, TargetConfig
+from mtp_mlx.checkpoint import open_drafter, open_target
+from mtp_mlx.config import TargetConfig
 from mtp_mlx.fit import ring_bytes, row_bytes, weight_bytes
-from mtp_mlx.shapes import SIZES, drafter_shapes, published, target_shapes
-from tests import tiny_configs
+from mtp_mlx.pair_names import SIZES
+from mtp_mlx.shapes import drafter_shapes, published, target_shapes
+from tests.golden import recipe
 
 BF16 = 2
 
@@ -103,12 +105,31 @@ def test_a_quantised_size_is_so_many_bits_a_weight(size, bits):
     assert weight_bytes(found.target_tensors, BF16) == expected
 
 
-@pytest.mark.parametrize("variant", tiny_configs.VARIANTS)
-def test_shapes_are_those_of_the_checkpoints_that_the_tests_draw(variant):
-    config = tiny_configs.pair(variant, 0).target_config
-    drafter: DrafterConfig = tiny_configs.pair(variant, 0).drafter_config
-    assert target_shapes(config) == tiny_configs.target_shapes(config)
-    assert drafter_shapes(drafter) == tiny_configs.drafter_shapes(drafter)
+def as_published(found: shapes.Shapes) -> shapes.Shapes:
+    """With the experts as Transformers writes them: gate and up in one tensor."""
+    written = {}
+    for key, shape in found.items():
+        if key.endswith("switch_glu.gate_proj.weight"):
+            count, inner, width = shape
+            fused = key.replace("switch_glu.gate_proj.weight", "gate_up_proj")
+            written[fused] = (count, 2 * inner, width)
+        elif key.endswith("switch_glu.down_proj.weight"):
+            written[key.replace("switch_glu.down_proj.weight", "down_proj")] = shape
+        elif "switch_glu" not in key:
+            written[key] = shape
+    return written
+
+
+@pytest.mark.parametrize("variant", recipe.VARIANTS)
+def test_shapes_are_those_that_transformers_writes(variant, tmp_path):
+    folders = recipe.write_pair(tmp_path, variant)
+    target = open_target(folders[0])
+    drafter = open_drafter(folders[1], target.config)
+    for opened, found in (
+        (target, as_published(target_shapes(target.config))),
+        (drafter, drafter_shapes(drafter.config)),
+    ):
+        assert {key: info.shape for key, info in opened.tensors.items()} == found
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mtp_mlx.config import DrafterConfig, LayerSpec, TargetConfig, read_drafter, read_target
+from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_target
+from mtp_mlx.shapes import Shapes, drafter_shapes, target_shapes
 
 VARIANTS = ("e2b", "e4b", "12b", "26b", "31b")
 VOCAB_SIZE = 64
@@ -155,86 +156,6 @@ def _text_dict(pattern: str) -> dict[str, Any]:
         "use_double_wide_mlp": False,
         "vocab_size": VOCAB_SIZE,
     }
-
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-def target_shapes(config: TargetConfig) -> Shapes:
-    """Shape of every tensor of a target, by canonical key."""
-    width, dim = config.hidden_size, config.per_layer_dim
-    shapes: Shapes = {"embed_tokens.weight": (config.vocab_size, width), "norm.weight": (width,)}
-    if dim:
-        total = dim * len(config.layers)
-        shapes["embed_tokens_per_layer.weight"] = (config.vocab_size, total)
-        shapes["per_layer_model_projection.weight"] = (total, width)
-        shapes["per_layer_projection_norm.weight"] = (dim,)
-    for spec in config.layers:
-        layer = _layer_shapes(spec, width)
-        if spec.owns_cache:
-            layer |= _key_value_shapes(spec, width)
-        if dim:
-            layer["per_layer_input_gate.weight"] = (dim, width)
-            layer["per_layer_projection.weight"] = (width, dim)
-            layer["post_per_layer_input_norm.weight"] = (width,)
-        shapes |= {f"layers.{spec.index}.{key}": shape for key, shape in layer.items()}
-    return shapes
-
-
-def drafter_shapes(config: DrafterConfig) -> Shapes:
-    """Shape of every tensor of a drafter, by canonical key."""
-    width, backbone = config.hidden_size, config.backbone_hidden_size
-    shapes: Shapes = {
-        "embed_tokens.weight": (config.vocab_size, width),
-        "norm.weight": (width,),
-        "pre_projection.weight": (width, 2 * backbone),
-        "post_projection.weight": (backbone, width),
-    }
-    if config.centroids is not None:
-        shapes["masked_embedding.centroids.weight"] = (config.centroids.num, width)
-        shapes["masked_embedding.token_ordering"] = (config.vocab_size,)
-    for spec in config.layers:
-        layer = _layer_shapes(spec, width)
-        shapes |= {f"layers.{spec.index}.{key}": shape for key, shape in layer.items()}
-    return shapes
-
-
-def _layer_shapes(spec: LayerSpec, width: int) -> Shapes:
-    inner = spec.heads * spec.head_dim
-    shapes: Shapes = {
-        "layer_scalar": (1,),
-        "self_attn.q_proj.weight": (inner, width),
-        "self_attn.q_norm.weight": (spec.head_dim,),
-        "self_attn.o_proj.weight": (width, inner),
-        "mlp.gate_proj.weight": (spec.ffn_dim, width),
-        "mlp.up_proj.weight": (spec.ffn_dim, width),
-        "mlp.down_proj.weight": (width, spec.ffn_dim),
-    }
-    norms = ["input", "post_attention", "pre_feedforward", "post_feedforward"]
-    shapes |= {f"{name}_layernorm.weight": (width,) for name in norms}
-    if spec.experts is not None:
-        num, inside = spec.experts.num_experts, spec.experts.width
-        shapes["router.proj.weight"] = (num, width)
-        shapes["router.scale"] = (width,)
-        shapes["router.per_expert_scale"] = (num,)
-        shapes["experts.switch_glu.gate_proj.weight"] = (num, inside, width)
-        shapes["experts.switch_glu.up_proj.weight"] = (num, inside, width)
-        shapes["experts.switch_glu.down_proj.weight"] = (num, width, inside)
-        extra = ["post_feedforward_layernorm_1", "post_feedforward_layernorm_2"]
-        extra.append("pre_feedforward_layernorm_2")
-        shapes |= {f"{name}.weight": (width,) for name in extra}
-    return shapes
-
-
-def _key_value_shapes(spec: LayerSpec, width: int) -> Shapes:
-    outer = spec.kv_heads * spec.head_dim
-    shapes: Shapes = {
-        "self_attn.k_proj.weight": (outer, width),
-        "self_attn.k_norm.weight": (spec.head_dim,),
-    }
-    if not spec.keys_are_values:
-        shapes["self_attn.v_proj.weight"] = (outer, width)
-    return shapes
 
 
 def _draw(shapes: Shapes, seed: int) -> dict[str, np.ndarray]:

@@ -52,6 +52,7 @@ class TokenIds(click.ParamType):
 )
 @option("Prompt", "--prompt-ids", type=TokenIds(), help="Token ids in place of a text prompt.")
 @option("Prompt", "--tools", metavar="FILE", help="Functions it may call: a JSON list.")
+@option("Prompt", "--schema", metavar="FILE", help="The reply is JSON that meets this JSON schema.")
 @model_options
 @rows_option("--max-num-seqs", "Replies written at once; more take turns.")
 @sampling_options
@@ -101,7 +102,8 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
     loading, rows = loading_of(given), given.pop("max_num_seqs")
     merge_draft_tokens(given)
     merge_template_args(given)
-    given["tools"] = _tools(given["tools"])
+    given["tools"] = _json(given["tools"])
+    given["response_format"] = _response_format(given.pop("schema"))
     prompt = _prompt(words, given)
     seeds = _seeds(given.pop("seed"), given.pop("count"))
     from mtp_mlx.api import load
@@ -119,7 +121,13 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
             print_text(llm, streams, look, with_stats=with_stats)
 
 
-def _tools(file: str | None) -> Any:
+def _response_format(file: str | None) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": _json(file)}}
+
+
+def _json(file: str | None) -> Any:
     """The JSON of a file; what it holds is checked where it is used."""
     if file is None:
         return None

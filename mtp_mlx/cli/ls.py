@@ -8,6 +8,8 @@ import click
 from mtp_mlx.cli.meter import bytes_text
 from mtp_mlx.cli.options import Grouped, option
 from mtp_mlx.cli.pull import COMMIT_DIGITS
+from mtp_mlx.fields import shown_name
+from mtp_mlx.text.visible import visible
 
 if TYPE_CHECKING:
     from mtp_mlx.hub.manage import Entry
@@ -38,12 +40,13 @@ def command(is_all: bool, as_json: bool) -> None:
 
 
 def _name(entry: "Entry") -> str:
-    return entry.name if entry.alias is None else f"{entry.name} ({entry.alias})"
+    name = shown_name(entry.name)
+    return name if entry.alias is None else f"{name} ({entry.alias})"
 
 
 def _state(entry: "Entry") -> str:
     if entry.fault is not None:
-        return f"not usable: {entry.fault}"
+        return f"not usable: {visible(entry.fault)}"
     return "" if entry.pulled_at is None else f"verified {entry.pulled_at[:10]}"
 
 

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from mtp_mlx.cli.meter import Meter, bytes_text
 from mtp_mlx.cli.options import Grouped, option
+from mtp_mlx.text.visible import visible
 
 if TYPE_CHECKING:
     from mtp_mlx.hub.fetch import Part, Plan
@@ -66,7 +67,7 @@ def command(context: click.Context, model: str, as_json: bool, **given: Any) -> 
     except Unanswered as error:
         if not is_here(model, revision, wants_drafter):
             raise
-        click.echo(f"mtp-mlx: not asked for anything newer: {error}", err=True)
+        click.echo(f"mtp-mlx: not asked for anything newer: {visible(str(error))}", err=True)
         _report_here(model, revision, wants_drafter, as_json)
         return
     if plan.note is not None:

@@ -10,6 +10,7 @@ import click
 from mtp_mlx.cli.meter import bytes_text
 from mtp_mlx.cli.options import Grouped, model_argument, named_by_user, option
 from mtp_mlx.cli.stats import aligned
+from mtp_mlx.fields import shown_name
 
 if TYPE_CHECKING:
     from mtp_mlx.checkpoint import Checkpoint
@@ -136,7 +137,7 @@ def _rows(body: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("revision", body["commit"] + asked))
         at = body["pulled_at"]
         rows.append(("verified", f"{at[:10]}" if at else "no; mtp-mlx pull verifies it"))
-    rows.append(("licence", body["licence"] or UNKNOWN))
+    rows.append(("licence", shown_name(body["licence"] or UNKNOWN)))
     rows.append(("size", bytes_text(body["bytes"])))
     rows.append(("storage", body["storage"]))
     rows.append(("layers", f"{body['layers']} of width {body['hidden_size']:,}"))

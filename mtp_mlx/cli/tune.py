@@ -19,13 +19,13 @@ from mtp_mlx.cli.options import (
 )
 from mtp_mlx.cli.stats import aligned
 from mtp_mlx.cli.terminal import show_progress
+from mtp_mlx.loading import MAX_NUM_SEQS
 
 if TYPE_CHECKING:
     from mtp_mlx.api import LLM
     from mtp_mlx.measured import Point, PositionScore
     from mtp_mlx.tuning import TuneReport
 
-MAX_ROWS = 64
 ROWS, SECONDS, MOST_SECONDS = 8, 60.0, 24 * 3600.0
 EXIT_NOT_KEPT = 1
 MS = 1e3
@@ -41,7 +41,7 @@ PLAIN_MARK = "#"  # where stdout cannot show those
 @option(
     "Measuring",
     "--rows",
-    type=click.IntRange(1, MAX_ROWS),
+    type=click.IntRange(1, MAX_NUM_SEQS),
     default=ROWS,
     metavar="N",
     show_default=True,

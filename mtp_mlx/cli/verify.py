@@ -23,6 +23,7 @@ from mtp_mlx.cli.options import (
 from mtp_mlx.cli.prompt import read_lines
 from mtp_mlx.cli.stats import aligned
 from mtp_mlx.cli.terminal import show_progress
+from mtp_mlx.loading import MAX_NUM_SEQS
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from mtp_mlx.text.visible import visible
 from mtp_mlx.verdict import LEVELS, BlockError, Divergence, Kind, VerifyReport
@@ -30,7 +31,6 @@ from mtp_mlx.verdict import LEVELS, BlockError, Divergence, Kind, VerifyReport
 if TYPE_CHECKING:
     from mtp_mlx.api import LLM
 
-MAX_ROWS = 64
 MAX_TOKENS = 4096
 BATCH_SIZES = [1, 2, 3, 4, 8]
 # With --quick: every third prompt, and these where they are not given.
@@ -51,8 +51,10 @@ class Sizes(click.ParamType):
         if isinstance(value, list):
             return value
         parts = [part.strip() for part in value.split(",")]
-        if not all(is_count(part) and 1 <= int(part) <= MAX_ROWS for part in parts):
-            self.fail(f"{value[:40]!r} is no list of sizes from 1 to {MAX_ROWS}: 1,4,8", param, ctx)
+        if not all(is_count(part) and 1 <= int(part) <= MAX_NUM_SEQS for part in parts):
+            self.fail(
+                f"{value[:40]!r} is no list of sizes from 1 to {MAX_NUM_SEQS}: 1,4,8", param, ctx
+            )
         return [int(part) for part in parts]
 
 

@@ -35,16 +35,13 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
     for grammar in request["grammars"]:
         matcher = LLMatcher(tokenizer, grammar, log_level=SILENT, limits=LLParserLimits(**LIMITS))
         # A second look within a string, where it is one: patterns are compiled when they are used.
-        can_begin = _can_go_on(matcher)
-        if can_begin and matcher.try_consume_tokens([ord('"')]):
-            can_begin = _can_go_on(matcher)
-        if not can_begin:
-            return {"refused": brief(matcher) or "no reply can be so"}
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        if not matcher.is_error() and matcher.try_consume_tokens([ord('"')]):
+            matcher.compute_bitmask()
+        if matcher.is_error():
+            return {"refused": brief(matcher)}
     return {"text": ""}
-
-
-def _can_go_on(matcher: LLMatcher) -> bool:
-    return not matcher.is_error() and any(matcher.compute_bitmask()) and not matcher.is_error()
 
 
 def _limit_memory() -> None:

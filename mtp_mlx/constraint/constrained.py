@@ -20,6 +20,7 @@ from llguidance.numpy import (
 )
 
 from mtp_mlx.constraint.grammar import Begins
+from mtp_mlx.constraint.limits import brief
 from mtp_mlx.errors import MtpError
 
 BITS = 32
@@ -94,7 +95,8 @@ class Constrained:
         is_allowed = self._matcher.try_consume_tokens(said) == len(said)
         # The end is not consumed: a matcher that has stopped by itself would refuse it.
         if not is_allowed or (is_over and not self._matcher.is_accepting()):
-            raise MtpError("a token was chosen that the reply's grammar does not allow")
+            reason = f": {brief(self._matcher)}" if self._matcher.is_error() else ""
+            raise MtpError(f"the reply's grammar does not allow a token that was chosen{reason}")
 
     def _take_thought(self, tokens: list[int]) -> list[int]:
         """Take what belongs to a thought, and return the rest."""
@@ -106,7 +108,7 @@ class Constrained:
             return tokens
         end = _index(tokens, self._vocabulary.closes, 0)
         if not all(_allows(self._vocabulary.thought, token) for token in tokens[:end]):
-            raise MtpError("a token was chosen that a thought may not hold")
+            raise MtpError("a thought may not hold a token that was chosen")
         if end < len(tokens):
             self._begins = "reply"
         return tokens[end + 1 :]

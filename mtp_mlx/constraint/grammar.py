@@ -67,7 +67,8 @@ def _json_rule(schema: Mapping[str, Any]) -> str:
 
 
 def _alone(schema: Mapping[str, Any]) -> str:
-    return f"start: json\njson: {_json_rule(schema)}"
+    """In the library's other form, whose errors do not repeat the grammar."""
+    return json.dumps({"grammars": [{"json_schema": {**schema, OWN: SETTINGS}}]})
 
 
 def _patterns(schema: Json) -> list[Json]:

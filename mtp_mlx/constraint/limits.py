@@ -16,4 +16,5 @@ SILENT = 0  # its log level: it would write on stderr
 
 def brief(matcher: "LLMatcher") -> str:
     """What is wrong with a matcher, on one line."""
-    return " ".join(matcher.get_error().split())[:REASON_CHARS]
+    reason = " ".join(matcher.get_error().replace("<non-verbose/>", "").split())
+    return "no reply can be so" if reason.startswith("NoExtension") else reason[:REASON_CHARS]

@@ -28,8 +28,8 @@ from mtp_mlx.files import inside, read_json, read_small
 from mtp_mlx.keys import canonical_key
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.target import Target
+from mtp_mlx.pair_names import DRAFTER_SUFFIX
 
-DRAFTER_SUFFIX = "-assistant"  # where a load finds the drafter by itself
 COPIED = (
     "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
@@ -89,7 +89,7 @@ def convert(
     jobs = [_Job.of_target(opened.target, plans[0], folder)]
     if opened.drafter is not None and pair.drafter is not None:
         check_tokenizers(pair.target, pair.drafter)
-        name = folder.name + DRAFTER_SUFFIX
+        name = folder.name + DRAFTER_SUFFIX  # where a load finds it by itself
         jobs.append(_Job.of_drafter(opened.drafter, plans[1], folder.with_name(name)))
     with output:
         for job in jobs:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from mtp_mlx.errors import CheckpointError
 from mtp_mlx.files import read_json
+from mtp_mlx.pair_names import DRAFTER_SUFFIX
 
 NAMES = ("tiny", "tiny-moe")
-FOLDERS = tuple(f"{name}{suffix}" for name in NAMES for suffix in ("", "-assistant"))
+FOLDERS = tuple(f"{name}{suffix}" for name in NAMES for suffix in ("", DRAFTER_SUFFIX))
 HERE = Path(__file__).resolve().parent
 PINS = HERE / "sha256.json"
 REMEDY = "install mtp-mlx again"
@@ -22,8 +23,8 @@ def embedded_folder(name: str) -> Path:
 
     Raises CheckpointError naming a file that is missing or not the one that was published.
     """
-    pair = name.removesuffix("-assistant")
-    parts = (pair, f"{pair}-assistant")
+    pair = name.removesuffix(DRAFTER_SUFFIX)
+    parts = (pair, f"{pair}{DRAFTER_SUFFIX}")
     for file, digest in _pins(parts).items():
         if file_digest(HERE / file) != digest:
             raise CheckpointError(f"{HERE / file}: the embedded file is damaged; {REMEDY}")

@@ -68,13 +68,14 @@ def _ask_row(
     ruling: Ruling, row: int, place: int, sequence: Sequence, drafts: list[int], vocab_size: int
 ) -> None:
     """Masks for the places that the constraint decides: those before the first at which a spent
-    budget of thinking does. What is behind that one waits for the next round."""
+    budget of thinking does. That one comes first in a round of its own: the constraint may not
+    take its token, and what was said before stands."""
     constraint = sequence.request.constraint
     assert constraint is not None
     forced = _forced(sequence, drafts)
     num_asked = len(drafts) + 1 if forced is None else forced
     if forced is not None:
-        ruling.reach[row] = forced + 1
+        ruling.reach[row] = max(forced, 1)
     if not num_asked:
         return
     words = constraint.masks(drafts[: num_asked - 1])

@@ -34,7 +34,7 @@ from mtp_mlx.hub.client import (
     list_repo,
     told,
 )
-from mtp_mlx.hub.names import DRAFTER_SUFFIX, alias_for, alias_of, repo_ids
+from mtp_mlx.hub.names import alias_for, alias_of, repo_ids
 from mtp_mlx.hub.record import (
     FileRecord,
     Record,
@@ -43,6 +43,7 @@ from mtp_mlx.hub.record import (
     record_of,
     write_record,
 )
+from mtp_mlx.pair_names import DRAFTER_SUFFIX
 from mtp_mlx.whole_file import write_whole
 
 MAIN = "main"

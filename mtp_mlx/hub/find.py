@@ -9,7 +9,6 @@ by the target's name and `-assistant`, then by its layout among all drafters tha
 """
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,16 +29,10 @@ from mtp_mlx.hub.cache import (
     repo_of,
     repos,
 )
-from mtp_mlx.hub.names import (
-    DRAFTER_SUFFIX,
-    Alias,
-    alias_for,
-    aliases,
-    repo_ids,
-)
+from mtp_mlx.hub.names import Alias, alias_for, aliases, repo_ids
+from mtp_mlx.pair_names import DRAFTER_SUFFIX, unconverted
 
 PULL = "mtp-mlx pull"
-_CONVERTED = re.compile(r"-(\d+bit|bf16|mxfp\d+|nvfp4)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -186,7 +179,7 @@ def _named_like(name: str) -> Alias | None:
 def _by_name(name: str) -> Path | None:
     """A drafter whose name is the target's and `-assistant`, of the same publisher if it can be."""
     owner, _, last = name.rpartition("/")
-    for base in dict.fromkeys((last, _CONVERTED.sub("", last))):
+    for base in dict.fromkeys((last, unconverted(last))):
         start = f"{base}{DRAFTER_SUFFIX}".casefold()
         fits = [
             (one.rpartition("/")[0] != owner, len(one), one, folder)

@@ -122,11 +122,12 @@ def remove(repo: Repo) -> int:
 
     size = folder_bytes(repo.folder)
     cache = repo.folder.parent
-    known = scan_cache_dir(cache)
-    own = [one for one in known.repos if one.repo_path.name == repo.folder.name]
-    commits = [revision.commit_hash for one in own for revision in one.revisions]
-    if commits:
-        replace(known, repos=frozenset(own)).delete_revisions(*commits).execute()
+    with suppress(ValueError):  # its scan ends at a reference that is no text, whosever it is
+        known = scan_cache_dir(cache)
+        own = [one for one in known.repos if one.repo_path.name == repo.folder.name]
+        commits = [revision.commit_hash for one in own for revision in one.revisions]
+        if commits:
+            replace(known, repos=frozenset(own)).delete_revisions(*commits).execute()
     for folder in (repo.folder, cache / ".locks" / repo.folder.name):
         if folder.exists():
             shutil.rmtree(folder)

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-TABLE = Path(__file__).resolve().parent / "aliases.toml"
-DRAFTER_SUFFIX = "-assistant"
+from mtp_mlx.pair_names import DRAFTER_SUFFIX, spelled
 
-# What users also write for e4b-4bit: gemma-4-E4B-it-4bit, gemma-4-26b-a4b-4bit, e4b-it-4bit.
-_SPELLED = re.compile(r"(?:gemma-4-)?(e2b|e4b|12b|26b|31b)(?:-a4b)?(?:-it)?(-.+)?")
+TABLE = Path(__file__).resolve().parent / "aliases.toml"
 _REPO_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPO_ID = re.compile(f"{_REPO_PART}/{_REPO_PART}")
 
@@ -40,10 +38,7 @@ def aliases() -> tuple[Alias, ...]:
 
 def alias_of(name: str) -> Alias | None:
     """The pair that a short name stands for, however it is spelled; no repository ids."""
-    spelled = _SPELLED.fullmatch(name.lower())
-    if spelled is None:
-        return None
-    wanted = spelled[1] + (spelled[2] or "")
+    wanted = "-".join(filter(None, spelled(name) or ()))
     return next((alias for alias in aliases() if alias.name == wanted), None)
 
 

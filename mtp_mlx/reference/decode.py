@@ -266,7 +266,7 @@ def processed(logits: Logits, sampling: Sampling, past: Past, vocab_size: int) -
 def logprob(scores: np.ndarray, token: int, count: int) -> Logprob:
     """Of a token by its raw scores [1, V], and of the `count` best."""
     own, best, values = log_probabilities(scores, np.array([[token]]), count)
-    pairs = zip(best[0].tolist(), values[0].tolist(), strict=True)
+    pairs = zip(map(int, best[0]), map(float, values[0]), strict=True)
     return Logprob.of(float(own[0, 0]), pairs, count)
 
 

@@ -54,6 +54,11 @@ class App:
         if self._serving is not None:
             self._serving.desk.metrics.refused(code)
 
+    def close(self) -> None:
+        """The server has ended."""
+        if self._serving is not None:
+            self._serving.close()
+
     async def drain(self) -> None:
         """Let nobody in; returns when all have left."""
         if self._serving is not None:

@@ -67,6 +67,9 @@ class Connection(H11Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.stream_bytes)
             # asyncio does so for sockets made with TCP's number, which many listeners are not.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if len(self.connections) > 2 * self.limits.connections:
+            transport.abort()  # too many even to be told
+            return
         if len(self.connections) > self.limits.connections:
             self._refuse(Refused(503, "queue_full", CROWDED, retry_after_s=1))
             return
@@ -133,8 +136,11 @@ class Connection(H11Protocol):
         """Answer without the application, and close; nothing where a reply has begun."""
         self._is_deaf = True
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()
-            return
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
+            self.cycle.disconnected = True  # for the application, which waits for the body
+            self.cycle.message_event.set()
         answer = error_answer(error)
         body = json.dumps(answer.body).encode()
         headers = {

@@ -46,7 +46,7 @@ class Speller:
             parts.append(transcript.take())
         return parts
 
-    def item(self, token: int, logprob: float) -> Json:
+    def figure(self, token: int, logprob: float) -> Json:
         return {"token": self.text(token), "bytes": list(self.data(token)), "logprob": logprob}
 
 
@@ -55,8 +55,8 @@ def chat_items(speller: Speller, tokens: Sequence[Token]) -> list[Json]:
     items = []
     for token in tokens:
         if token.logprob is not None and not speller.is_control(token.id):
-            top = [speller.item(other, value) for other, value in token.logprob.top]
-            items.append(speller.item(token.id, token.logprob.logprob) | {"top_logprobs": top})
+            top = [speller.figure(other, value) for other, value in token.logprob.top]
+            items.append(speller.figure(token.id, token.logprob.logprob) | {"top_logprobs": top})
     return items
 
 

@@ -10,19 +10,16 @@ from mtp_mlx.fields import shown
 from mtp_mlx.server.requests import Generation, JsonObject, JsonSchema
 from mtp_mlx.server.served import NO_DRAFTER, Served
 
-SAME = ("temperature", "top_p", "min_p", "num_draft_tokens", "cache", "stop")
+SAME = {"temperature", "top_p", "min_p", "num_draft_tokens", "cache", "stop"}
 OFF = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 def common_options(asked: Generation, served: Served) -> dict[str, Any]:
     """Raises RequestError where two fields contradict each other or a value has no place here."""
+    given = asked.model_dump(include={*SAME, *OFF}, exclude_none=True)
     found: dict[str, Any] = dict(served.sampling)
-    found |= {name: value for name in SAME if (value := getattr(asked, name)) is not None}
-    found |= {
-        name: value
-        for name, off in OFF.items()
-        if (value := getattr(asked, name)) is not None and (value != off or name in found)
-    }
+    # What is off in itself is told only where it switches off what the server was started with.
+    found |= {n: value for n, value in given.items() if value != OFF.get(n) or n in found}
     if asked.top_k is not None:
         found["top_k"] = max(asked.top_k, 0)
     limit = _max_tokens(asked)

@@ -48,15 +48,19 @@ class Server:
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked: list[Callable[[], None]] = []
         self._draining: asyncio.Task[None] | None = None
         self._ended = threading.Event()
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve on this socket, which is closed in the end; returns when stopped."""
         self._loop = asyncio.get_running_loop()
+        for action in self._asked:  # before there was a loop
+            action()
         try:
             await self._uvicorn.serve(sockets=[listening])
         finally:
+            self._app.close()
             self._ended.set()
 
     def run(self, listening: socket.socket) -> None:
@@ -82,6 +86,7 @@ class Server:
         return len(self._uvicorn.server_state.connections)
 
     def _soon(self, action: Callable[[], None]) -> None:
+        self._asked.append(action)
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(action)

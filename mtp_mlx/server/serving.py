@@ -14,7 +14,7 @@ from mtp_mlx.server.served import Served
 from mtp_mlx.server.status import Facts
 
 Result = TypeVar("Result")
-PREPARING = 4  # prompts that are rendered and tokenised at once
+PREPARING = 8  # prompts that are rendered and tokenised at once
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,12 @@ def _read_tool(tool: object, where: str) -> Json:
         raise _wrong(
             f"{where}: parameters", "a JSON schema, which is an object", parameters, "tools"
         )
+    if function.get("strict") not in (None, False):
+        raise Unsupported(
+            f"{where}: strict is not supported, since arguments are not held to their schema; "
+            "leave it out",
+            param="tools",
+        )
     return {"type": "function", "function": dict(function)}
 
 

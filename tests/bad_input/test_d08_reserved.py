@@ -114,7 +114,7 @@ def check_end(seen: Outcome, want: list[int]) -> None:
     match seen.end:
         case Finished(_, "cancelled") | Failed():
             return
-    assert seen.text == (want, "length")
+    assert seen.text[:2] == (want, "length")
 
 
 @pytest.mark.parametrize("most", [64, 300, 1000, 3000])

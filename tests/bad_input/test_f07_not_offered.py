@@ -4,6 +4,7 @@ import pytest
 
 import mtp_mlx
 from mtp_mlx.embedded import NAMES
+from mtp_mlx.errors import RequestError
 from tests.text.replies import ids_of, replay
 
 CALL = '<|tool_call>call:rm.all{path:<|"|>/<|"|>}<tool_call|><|tool_response>'
@@ -27,8 +28,12 @@ def test_names_of_calls_are_safe_in_the_warning():
     assert found.reply.warning is not None and found.reply.warning.isprintable()
 
 
-def test_a_choice_of_tools_is_not_accepted_and_ignored():
+def test_a_choice_among_no_tools_or_of_none_of_them_is_refused():
+    asked = [{"role": "user", "content": "a"}]
     with mtp_mlx.load(NAMES[0]) as llm:
         for value in ("none", "required", "auto"):
-            with pytest.raises(TypeError, match="unknown option 'tool_choice'"):
-                llm.chat([{"role": "user", "content": "a"}], tool_choice=value)
+            with pytest.raises(RequestError, match="tool_choice needs tools, and there are none"):
+                llm.chat(asked, tool_choice=value)
+        named = {"type": "function", "function": {"name": "rm"}}
+        with pytest.raises(RequestError, match="names 'rm', which is not among the tools: 'other'"):
+            llm.chat(asked, tools=[{"name": "other"}], tool_choice=named)

@@ -18,9 +18,10 @@ def test_a_value_is_read_as_what_it_is(text, value):
 
 @pytest.mark.parametrize("name", Keywords.__annotations__)
 def test_every_option_of_the_api_can_be_set_and_taken_back(name):
-    changed = Settings().with_text(name, "3")
-    assert changed.keywords == {name: 3}
-    assert (name, "3") in changed.rows()
+    text, value = ("3:1", {"3": 1.0}) if name == "logit_bias" else ("3", 3)
+    changed = Settings().with_text(name, text)
+    assert changed.keywords == {name: value}
+    assert (name, str(value)) in changed.rows()
     assert changed.with_text(name, "default") == Settings()
 
 
@@ -47,3 +48,15 @@ def test_drafts_a_round(text, drafts):
 def test_what_is_no_number_of_drafts_is_refused(text):
     with pytest.raises(RequestError, match="auto, off or a count"):
         draft_tokens(text)
+
+
+@pytest.mark.parametrize("text", ["5:-2, 7:1.5", '{"5": -2, "7": 1.5}'])
+def test_biases_are_pairs_or_json(text):
+    found = Settings().with_text("logit_bias", text).keywords
+    assert found == {"logit_bias": {"5": -2.0, "7": 1.5}}
+
+
+@pytest.mark.parametrize("text", ["5", "on", "5:", "{}x", "[1]"])
+def test_what_is_no_bias_is_refused(text):
+    with pytest.raises(RequestError, match="ID:BIAS"):
+        Settings().with_text("logit_bias", text)

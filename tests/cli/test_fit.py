@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from mtp_mlx.engine import runtime
-from mtp_mlx.shapes import SIZES
+from mtp_mlx.pair_names import SIZES
 
 PARTS = ("weights", "drafter", "sliding_kv", "full_kv", "work", "margin")
 

@@ -29,6 +29,8 @@ FIELDS = {
     "tool_text",
     "warning",
     "cache",
+    "logprobs",
+    "prompt_logprobs",
     "plain_tokens_per_s",
     "peak_memory_bytes",
 }
@@ -261,3 +263,70 @@ def test_a_fault_of_the_system_is_one_line_and_an_object(generate, monkeypatch):
     monkeypatch.setattr("mtp_mlx.api.load", refuse)
     error = check_fault(generate("sky"), generate("sky", "--json"), 1, "model.safetensors")
     assert error["code"] == "io"
+
+
+CHANGES = {
+    "repetition_penalty": 1.2,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.25,
+    "logit_bias": {5: -3.0, 7: 1.5, 9: 2.0},
+}
+BIASES = (
+    ("--logit-bias", "5:-3,7:1.5", "--logit-bias", "9:2"),
+    ("--logit-bias", '{"5": -3, "7": 1.5, "9": 2}'),
+)
+
+
+@pytest.mark.parametrize("biases", BIASES, ids=["pairs", "json"])
+def test_penalties_and_biases_reach_the_reply(generate, biases):
+    expected = loaded().generate("sky", seed=7, max_tokens=12, logprobs=2, **CHANGES)
+    penalties = ("--repetition-penalty", 1.2, "--presence-penalty", 0.5)
+    more = ("--frequency-penalty", 0.25, "--logprobs", 2, "--seed", 7, "-m", 12, "--json")
+    body = generate("sky", *penalties, *more, *biases).body
+    assert body["token_ids"] == list(expected.token_ids)
+    assert body["logprobs"] == json.loads(json.dumps([vars(each) for each in expected.logprobs]))
+    assert body["prompt_logprobs"] == []
+    assert expected.token_ids != loaded().generate("sky", seed=7, max_tokens=12).token_ids
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--logit-bias", "five:1"), "'five'"),
+        (("--logit-bias", "5"), "ID:BIAS"),
+        (("--logit-bias", "5:1:2"), "ID:BIAS"),
+        (("--logit-bias", "[5]"), "ID:BIAS"),
+        (("--logit-bias", '{"5": "a"}'), "ID:BIAS"),
+        (("--logit-bias", "{" * 5000), "ID:BIAS"),
+        (("--logit-bias", "5:1,5:2"), "twice"),
+        (("--logit-bias", "5:1", "--logit-bias", "5:2"), "two biases"),
+        (("--logit-bias", "99999:1"), "99999"),
+        (("--logit-bias", "5:101"), "-100 to 100"),
+        (("--repetition-penalty", "0"), "above 0"),
+        (("--presence-penalty", "3"), "-2 to 2"),
+        (("--logprobs", "21", "--json"), "0<=x<=20"),
+        (("--logprobs", "2"), "--json"),
+    ],
+)
+def test_a_bad_penalty_or_bias_is_one_line(generate, options, word):
+    answer = generate("sky", "-m", 3, *options)
+    assert answer.code == 2
+    assert word in answer.err
+    assert len(answer.err) < 400
+
+
+def test_a_schema_of_a_file(cli, tmp_path):
+    file = tmp_path / "schema.json"
+    properties = {"name": {"type": "string"}, "legs": {"type": "integer"}}
+    schema = {"type": "object", "properties": properties, "required": ["name", "legs"]}
+    file.write_text(json.dumps(schema | {"additionalProperties": False}))
+    answer = cli("generate", "Tell me of a cow", "--temp", 0, "--schema", file)
+    assert (answer.code, answer.err) == (0, "")
+    assert set(json.loads(answer.out)) == {"name", "legs"}
+    file.write_text('{"type": "thing"}')
+    answer = cli("generate", "Tell me of a cow", "--schema", file)
+    message = "mtp-mlx: the schema cannot be enforced: Invalid type: thing\n"
+    assert answer == Answer(2, "", message)
+    file.write_text("{")
+    answer = cli("generate", "Tell me of a cow", "--schema", file)
+    assert answer.code == 2 and "is not JSON" in answer.err and not answer.out

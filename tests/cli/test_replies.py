@@ -61,13 +61,14 @@ def test_json_lines_are_chunks_and_then_the_object(generate, count):
         own = [chunk for chunk in chunks if chunk["index"] == index]
         tokens = [token for chunk in own for token in chunk["tokens"]]
         assert {frozenset(chunk) for chunk in own} == {
-            frozenset({"index", "text", "kind", "tokens", "finish_reason", "drafts"})
+            frozenset({"index", "text", "kind", "tokens", "finish_reason", "drafts", "round"})
         }
         assert [token["id"] for token in tokens] == reply["token_ids"]
         assert "".join(chunk["text"] for chunk in own) == reply["text"]
         assert [chunk["finish_reason"] for chunk in own if chunk["finish_reason"]] == ["length"]
         assert sum(len(chunk["drafts"]) for chunk in own) == reply["spec"]["drafted"]
-        assert {*tokens[0]} == {"id", "text", "origin", "position"}
+        assert {*tokens[0]} == {"id", "text", "origin", "position", "logprob"}
+        assert tokens[0]["logprob"] is None
 
 
 def test_a_fault_is_an_object_with_json_lines_too(generate):

@@ -70,7 +70,7 @@ def test_a_stop_id_ends_the_row_at_every_index_of_a_block(num_drafts):
     requests = [replace(asked, stop_ids=frozenset((token,))) for token in text]
     outcomes = run_together(perfect(target, text, len(text)), requests)
     for token, outcome in zip(text, outcomes, strict=True):
-        assert outcome.text == (text[: text.index(token) + 1], "stop")
+        assert outcome.text[:2] == (text[: text.index(token) + 1], "stop")
 
 
 @pytest.mark.parametrize("num_drafts", [0, 1, 4, 7])
@@ -90,7 +90,7 @@ def test_a_stop_string_ends_the_row_at_every_index_and_hears_each_token_once(num
     requests = [replace(asked, is_end=ends_at(index)) for index in range(len(text))]
     outcomes = run_together(perfect(target, text, len(text)), requests)
     for index, outcome in enumerate(outcomes):
-        assert outcome.text == (text[: index + 1], "stop")
+        assert outcome.text[:2] == (text[: index + 1], "stop")
         assert heard[index] == outcome.ids
 
 
@@ -114,7 +114,7 @@ def test_a_budget_is_met_exactly_and_no_draft_is_made_beyond_it(num_drafts):
     requests = [replace(asked, max_tokens=budget) for budget in budgets]
     outcomes = run_together(perfect(target, text, len(budgets)), requests)
     for budget, outcome in zip(budgets, outcomes, strict=True):
-        assert outcome.text == (text[:budget], "length")
+        assert outcome.text[:2] == (text[:budget], "length")
         emitted = 0
         for event in outcome.rounds:
             assert emitted + event.drafted < budget
@@ -130,7 +130,7 @@ def test_the_end_of_the_context_ends_the_row_inside_a_block(room, num_drafts):
     context = len(asked.prompt) + room
     small = with_parameters(whole, replace(whole.config, max_positions=context))
     [outcome] = run_together(perfect(small, text, 1), [asked])
-    assert outcome.text == (text[:room], "length")
+    assert outcome.text[:2] == (text[:room], "length")
     with pytest.raises(ContextLengthExceeded, match=f"the context is {context}"):
         Engine(small, None).submit(replace(asked, prompt=prompt(context, 1)))
 
@@ -216,7 +216,7 @@ def test_a_cancelled_row_ends_at_once_and_its_slot_serves_the_next(num_drafts, s
             if index != doomed or was_over:
                 assert run.outcomes[index].text == expected.text
         if not was_over:
-            assert run.outcomes[doomed].text == (before, "cancelled")
+            assert run.outcomes[doomed].text[:2] == (before, "cancelled")
             assert before == texts[doomed - 1][: len(before)]
 
 
@@ -378,7 +378,10 @@ def test_an_idle_engine_keeps_nothing_of_the_rows_that_were(reason):
         run.step()
     if reason == "cancelled":
         run.cancel(1)
-    assert run.engine.is_idle and run.outcomes[1].text == (text[: text.index(text[5]) + 1], reason)
+    assert run.engine.is_idle and run.outcomes[1].text[:2] == (
+        text[: text.index(text[5]) + 1],
+        reason,
+    )
     gc.collect()
     assert gone() is None
     assert planner.left == [1]

@@ -1,6 +1,6 @@
 """The golden and the embedded pairs on MLX, and what a request gives when an engine runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -11,9 +11,13 @@ import mlx.core as mx
 from mtp_mlx.checkpoint import open_drafter, open_target
 from mtp_mlx.embedded import embedded_folder
 from mtp_mlx.engine.engine import PREFILL_CHUNK, Engine
+from mtp_mlx.engine.invariants import check_invariants
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.load import load_drafter, load_target
 from mtp_mlx.model.target import Target
+from mtp_mlx.reference.drafter import Drafter as NumpyDrafter
+from mtp_mlx.reference.load import load_weights
+from mtp_mlx.reference.target import Target as NumpyTarget
 from mtp_mlx.request import Event, Failed, Finished, Logprob, Progress, Request, Tokens
 from tests.constraints import copied
 from tests.exact.cases import Call
@@ -51,6 +55,30 @@ def fresh_embedded_pair(name: str) -> Pair:
     """The same, read anew: its weights may be changed."""
     folder = embedded_folder(name)
     return read_pair(folder, folder.with_name(f"{name}-assistant"))
+
+
+@cache
+def golden_twin(variant: str) -> tuple[NumpyTarget, NumpyDrafter]:
+    """The golden pair of a variant in NumPy."""
+    with TemporaryDirectory() as folder:
+        return read_twin(*recipe.write_pair(Path(folder), variant))
+
+
+@cache
+def embedded_twin(name: str) -> tuple[NumpyTarget, NumpyDrafter]:
+    """A trained pair of the package in NumPy."""
+    folder = embedded_folder(name)
+    return read_twin(folder, folder.with_name(f"{name}-assistant"))
+
+
+def read_twin(target_folder: Path, drafter_folder: Path) -> tuple[NumpyTarget, NumpyDrafter]:
+    """A pair on disk, in NumPy."""
+    target = open_target(target_folder)
+    drafter = open_drafter(drafter_folder, target.config)
+    return (
+        NumpyTarget(target.config, load_weights(target)),
+        NumpyDrafter(drafter.config, load_weights(drafter)),
+    )
 
 
 def read_pair(target_folder: Path, drafter_folder: Path) -> Pair:
@@ -128,6 +156,36 @@ class Run:
                 return
             self.step()
         raise AssertionError(f"not idle after {MAX_STEPS} steps")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """When a request arrives, and the step before which it is cancelled, if it is."""
+
+    request: Request
+    step: int
+    cancelled_at: int | None
+
+
+def run_schedule(
+    engine: Engine, arrivals: Sequence[Arrival], look: Callable[[], None] = lambda: None
+) -> list[Outcome]:
+    """The outcomes in the order of the arrivals; the engine's invariants are checked after each
+    step, and `look` is called."""
+    running = Run(engine)
+    ids: dict[int, int] = {}
+    for step in range(MAX_STEPS):
+        for index, arrival in enumerate(arrivals):
+            if arrival.step == step:
+                ids[index] = running.submit(arrival.request)
+            if arrival.cancelled_at == step and index in ids:
+                running.cancel(ids[index])
+        running.step()
+        check_invariants(engine)
+        look()
+        if len(ids) == len(arrivals) and engine.is_idle:
+            return [running.outcomes[ids[index]] for index in range(len(arrivals))]
+    raise AssertionError(f"not idle after {MAX_STEPS} steps")
 
 
 def run_together(

@@ -6,16 +6,22 @@ invariants, which count every byte that is kept, are checked after each step.
 
 import random
 from collections import Counter
-from dataclasses import dataclass
 from functools import cache
 
 import pytest
 
 from mtp_mlx.engine.engine import Engine
-from mtp_mlx.engine.invariants import check_invariants
 from mtp_mlx.engine.memory import Memory
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Finished, Request, Sampling
-from tests.exact.pairs import Outcome, Pair, Run, embedded_pair, golden_pair, plain
+from tests.exact.pairs import (
+    Arrival,
+    Outcome,
+    Pair,
+    embedded_pair,
+    golden_pair,
+    plain,
+    run_schedule,
+)
 from tests.planners import Moody
 
 QUICK, ALL = 6, 240
@@ -23,7 +29,6 @@ PER_PART = 6
 NAMES = ("31b", "26b", "31b", "31b", "e2b", "31b", "12b", "tiny")
 SAMPLINGS = (Sampling(), Sampling(temperature=1.0, top_k=20, seed=5))
 TEXT = 28  # tokens of every solo run, of which requests take a part
-MAX_STEPS = 1500
 PARTS = [
     pytest.param(part, marks=[pytest.mark.slow] if part >= QUICK // PER_PART else [])
     for part in range(ALL // PER_PART)
@@ -59,13 +64,6 @@ def prompts(name: str) -> list[tuple[tuple[int, ...], Sampling]]:
     return [*first, *second, *parts, ((2, *words(40)), SAMPLINGS[0])]
 
 
-@dataclass(frozen=True)
-class Arrival:
-    request: Request
-    step: int
-    cancelled_at: int | None
-
-
 def arrivals(name: str, draw: random.Random) -> list[Arrival]:
     made = []
     for _ in range(draw.randint(8, 14)):
@@ -98,22 +96,15 @@ def make(name: str, draw: random.Random, number: int) -> Engine:
 
 
 def run(engine: Engine, schedule: list[Arrival], seen: Counter[str]) -> list[Outcome]:
-    running = Run(engine)
-    ids: dict[int, int] = {}
+    """The outcomes, and how often kept texts became fewer."""
     kept = 0
-    for step in range(MAX_STEPS):
-        for index, arrival in enumerate(schedule):
-            if arrival.step == step:
-                ids[index] = running.submit(arrival.request)
-            if arrival.cancelled_at == step:
-                running.cancel(ids[index])
-        running.step()
-        check_invariants(engine)
+
+    def look() -> None:
+        nonlocal kept
         seen["dropped"] += engine.memory.kept < kept
         kept = engine.memory.kept
-        if len(ids) == len(schedule) and engine.is_idle:
-            return [running.outcomes[ids[index]] for index in range(len(schedule))]
-    raise AssertionError(f"not idle after {MAX_STEPS} steps")
+
+    return run_schedule(engine, schedule, look)
 
 
 @pytest.mark.timeout(600)

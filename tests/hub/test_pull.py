@@ -299,6 +299,23 @@ def test_ls_lists_what_is_here(hub, cache, cli):
     assert "org/llama" in cli("ls", "--all").out
 
 
+def test_ls_has_a_line_a_model_whatever_its_name(cache, cli, tmp_path, monkeypatch):
+    for name in ("a\nb", "\x1b[31mred", "c\udcff"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        (tmp_path / "mine" / name / "config.json").write_text('{"model_type": "gemma4"}')
+    monkeypatch.setenv("MTP_MLX_MODEL_PATHS", str(tmp_path / "mine"))
+    text = cli("ls").out
+    assert text.count("\n") == 3 and "\x1b" not in text and "a\\nb" in text
+    assert [one["name"] for one in cli("ls", "--json").body["models"]][1] == "a\nb"
+
+
+def test_what_the_hub_says_of_a_licence_is_shown_and_not_obeyed(hub, cli):
+    hub.repos[TARGET].licence = "mit\x1b[2J\nsize  0 B"
+    assert cli("pull", "e4b-4bit").code == 0
+    text = cli("show", "e4b-4bit").out
+    assert "\x1b" not in text and "mit\\x1b[2J\\nsize  0 B" in text
+
+
 def test_show_tells_what_a_model_is(hub, cli):
     assert cli("pull", "e4b-4bit").code == 0
     body = cli("show", "e4b-4bit", "--json").body
@@ -321,6 +338,14 @@ def test_rm_of_a_half_pull_and_of_one_of_two_equal_models(hub, cache, cli):
     mark_unfinished(cached(cache, "org/half"), "0" * 40)
     assert cli("rm", "org/half", "-y").code == 0
     assert not cached(cache, "org/half").exists()
+
+
+def test_rm_is_not_stopped_by_a_damaged_reference_of_any_repository(hub, cache, cli):
+    assert cli("pull", "e4b-4bit").code == 0
+    (cached(cache, DRAFTER) / "refs" / "main").write_bytes(b"\xff\xfe")
+    for repo_id in (TARGET, DRAFTER):
+        assert cli("rm", repo_id, "-y").code == 0
+        assert find_repo(repo_id) is None
 
 
 def test_rm_asks_first_and_deletes_one_model(hub, cache, cli, monkeypatch):

@@ -32,6 +32,16 @@ def test_values_are_those_of_float64(count):
         assert np.abs(values - np.sort(expected)[::-1][:count]).max(initial=0.0) < 1e-5
 
 
+@pytest.mark.parametrize("spread", [1.0, 6.0])
+def test_values_of_a_large_vocabulary_are_no_worse(spread):
+    """A sum over all tokens, one after another, would be off by 1e-4."""
+    random = np.random.default_rng(1)
+    scores = random.normal(0.0, spread, (4, 262_144)).astype(np.float32)
+    ids = random.integers(0, 262_144, (4, 2)).astype(np.int32)
+    for row, (own, _) in enumerate(found(scores, ids, 0)):
+        assert np.abs(np.array(own) - in_float64(scores[row])[ids[row]]).max() < 1e-5
+
+
 @pytest.mark.parametrize("count", [1, 3, 7, 20])
 def test_of_equal_scores_the_lowest_ids_come_first(count):
     """Scores of few levels: nearly every border lies within a tie."""

@@ -73,7 +73,8 @@ def a_tool_choice_without_tools_is_400(client: OpenAI) -> None:
 @case
 def a_tool_that_is_not_there_is_400(client: OpenAI) -> None:
     choice = {"type": "function", "function": {"name": "fly"}}
-    assert refused(client, messages=TIMER, tools=TOOLS, tool_choice=choice)[1] == "tool_choice"
+    _, param = refused(client, messages=TIMER, tools=TOOLS, tool_choice=choice)
+    assert param is not None and param.startswith("tool_choice")
 
 
 @case

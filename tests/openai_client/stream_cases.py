@@ -69,7 +69,8 @@ def logprobs_stream(client: OpenAI) -> None:
 def a_trace_accounts_for_every_byte(client: OpenAI) -> None:
     extra = {"spec_trace": True, "num_draft_tokens": 3}
     drafted = accepted = 0
-    for chunk in say(client, STORY, stream=True, extra_body=extra):
+    chunks = list(say(client, STORY, stream=True, extra_body=extra))
+    for chunk in chunks:
         for choice in chunk.choices:
             content = (choice.delta.content or "").encode()
             spec: Any = getattr(choice, "spec", None)
@@ -82,7 +83,7 @@ def a_trace_accounts_for_every_byte(client: OpenAI) -> None:
             assert [start for start, _ in ends] == [0, *(end for _, end in ends[:-1])]
             assert ends[-1][1] == len(content)
             assert {origin for *_, origin in spec["spans"]} <= {"d", "t", "p"}
-    timings = say(client, STORY, extra_body=extra).timings
+    timings = chunks[-1].timings
     assert (drafted, accepted) == (timings["draft_n"], timings["draft_n_accepted"])
 
 

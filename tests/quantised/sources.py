@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mtp_mlx.config import read_drafter, read_target
+from mtp_mlx.shapes import Shapes, drafter_shapes, target_shapes
 from tests.bad_input.files import WEIGHTS, Pair, Tensors, copy_pair, write_tensors
 from tests.golden import recipe
-from tests.tiny_configs import Shapes, drafter_shapes, target_shapes
 
 SEED = 7
 WIDTHS = {"hidden_size": 64, "intermediate_size": 128}

@@ -14,8 +14,9 @@ from mtp_mlx.reference.drafter import Drafter
 from mtp_mlx.reference.head import Logits
 from mtp_mlx.reference.target import Target
 from mtp_mlx.reference.view import View, draft_view
-from mtp_mlx.request import MAX_DRAFT_TOKENS, Request, Sampling, Thinking
+from mtp_mlx.request import MAX_DRAFT_TOKENS, Logprob, Request, Sampling, Thinking
 from tests import tiny_configs
+from tests.constraints import Steps
 
 PROMPT = (2, 17, 9, 40, 33)
 # Past three turns of the ring that the MLX form keeps for a window of 8 and blocks of 5.
@@ -332,3 +333,64 @@ def test_a_budget_of_thinking_is_kept_whatever_is_drafted(sampling, left):
     for depth in (1, 3, 5):
         assert reply(depth, drafter) == expected
         assert reply(depth, Oracle(whole, [depth, 1, 0])) == expected
+
+
+PENALISED = Sampling(
+    temperature=0.7,
+    seed=3,
+    repetition_penalty=1.3,
+    presence_penalty=0.4,
+    frequency_penalty=0.3,
+    logit_bias=((5, 1.5),),
+    banned=(7,),
+)
+
+
+@pytest.mark.parametrize("sampling", [PENALISED, replace(PENALISED, temperature=0.0)])
+@pytest.mark.parametrize("schedule", [(4,), (0,), (1, 3, 0, 2)])
+def test_rejected_drafts_leave_no_trace_in_what_penalties_count(sampling, schedule):
+    expected = plain("12b", sampling)
+    assert 7 not in expected
+    script = oracle("12b", sampling, *schedule)
+    asked = request(THREE_WRAPS, 4, sampling, logprobs=2)
+    rounds = list(decode.speculative_decode(models()[0], script, asked, chunk=8))
+    assert ids_of(rounds) == expected
+    bare = replace(asked, num_draft_tokens=0)
+    alone = list(decode.speculative_decode(models()[0], None, bare, chunk=8))
+    # Forwards of other sizes round otherwise in NumPy.
+    for one, other in zip(scores_of(rounds), scores_of(alone), strict=True):
+        assert abs(one.logprob - other.logprob) < 1e-4
+
+
+def scores_of(rounds: Iterable[decode.Round]) -> list[Logprob]:
+    return [each for done in rounds for each in done.logprobs]
+
+
+@pytest.mark.parametrize("schedule", [(4,), (0,), (1, 3, 0, 2)])
+def test_a_constraint_is_a_rule_of_the_text(schedule):
+    vocab = tiny_configs.VOCAB_SIZE
+    found = []
+    for drafter in (None, oracle("12b", NOISY, *schedule), models()[1]):
+        constraint = Steps(3, vocab)
+        asked = request(20, 4, NOISY, constraint=constraint)
+        found.append(ids_of(decode.speculative_decode(models()[0], drafter, asked, chunk=8)))
+        assert constraint.taken == found[-1]
+    assert found[0] == found[1] == found[2]
+    assert all((two - one - 1) % 3 == 0 for one, two in zip(found[0], found[0][1:], strict=False))
+    asked = request(20, 4, NOISY, constraint=Steps(3, vocab, ends_after=6))
+    rounds = decode.speculative_decode(models()[0], models()[1], asked, chunk=8)
+    seen = []
+    with pytest.raises(RequestError, match="allows no token after 6 tokens"):
+        seen.extend(token for done in rounds for token in done.ids)
+
+
+def test_prompt_tokens_have_log_probabilities_but_the_first():
+    asked = request(1, 0, prompt_logprobs=3)
+    [first] = decode.speculative_decode(models()[0], None, asked, chunk=2)
+    assert first.prompt_logprobs[0] is None
+    scores = decode.logits(models()[0], PROMPT)
+    for place, found in enumerate(first.prompt_logprobs[1:], start=1):
+        row = scores[place - 1].astype(np.float64)
+        logs = row - np.log(np.exp(row - row.max()).sum()) - row.max()
+        assert abs(found.logprob - logs[PROMPT[place]]) < 1e-4
+        assert [token for token, _ in found.top] == np.argsort(-logs)[:3].tolist()

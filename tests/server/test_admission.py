@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mtp_mlx.api import LLM
 from mtp_mlx.server.app import App
 from mtp_mlx.server.limits import Limits
+from mtp_mlx.server.run import Server
 from mtp_mlx.server.settings import ServerSettings
 from tests.server.served import (
     HEAD,
@@ -208,6 +210,30 @@ def test_what_is_too_large_for_ever_is_400(monkeypatch, here):
     until(here.is_idle)
 
 
+def slowly(self, prompt, **options):
+    time.sleep(0.6)
+    raise AssertionError("nobody waits for it any more")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_prompt_that_takes_too_long_to_read_is_given_up(monkeypatch, stream):
+    monkeypatch.setattr(LLM, "prepare", slowly)
+    with limited(replace(FEW, stall_s=0.2)) as here:
+        answer = here.raw(chat(stream=stream))
+        assert (answer.status, answer.code) == (503, "timeout")
+        assert here.desk.in_flight == 0
+
+
+def test_who_leaves_while_the_prompt_is_read_gives_its_place_back(monkeypatch, here):
+    monkeypatch.setattr(LLM, "prepare", slowly)
+    sock = here.connect()
+    send(sock, chat())
+    until(lambda: here.desk.in_flight == 1)
+    reset(sock)
+    assert until(lambda: here.desk.in_flight == 0) < 0.5
+    until(lambda: " 499 " in here.log.lines[-1])
+
+
 # --- connections ---------------------------------------------------------------------------
 
 
@@ -264,6 +290,15 @@ def test_a_drain_lets_replies_end_and_nobody_in():
 
 
 @pytest.mark.parametrize("how", ["drain", "stop"])
+def test_a_server_may_be_stopped_before_it_runs(how):
+    settings = ServerSettings()
+    server = Server(App(settings), settings)
+    server.drain() if how == "drain" else server.stop()
+    server.run(socket.create_server(("127.0.0.1", 0)))
+    assert server.join(0)
+
+
+@pytest.mark.parametrize("how", ["drain", "stop"])
 @pytest.mark.parametrize("stream", [True, False])
 def test_what_is_cut_off_is_told_so(how, stream):
     with limited(replace(FEW, drain_s=0.3)) as here:
@@ -286,8 +321,6 @@ def test_what_is_cut_off_is_told_so(how, stream):
 
 
 def test_while_the_model_is_loaded_health_says_so():
-    from mtp_mlx.server.run import Server
-
     settings = ServerSettings()
     app = App(settings)
     listening = socket.create_server(("127.0.0.1", 0))

@@ -96,9 +96,9 @@ def test_brackets_in_strings_nest_nothing():
 
 def test_the_scan_is_linear():
     start = time.perf_counter()
-    for body in (b"[]" * (4 << 20), b'"\\"' * (2 << 20), b"\\" * (8 << 20), b'"' * (8 << 20)):
+    for body in (b"[]" * (1 << 20), b'"\\"' * (1 << 19), b"\\" * (2 << 20), b'"' * (2 << 20)):
         depth(body)
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 5
 
 
 def test_a_nesting_of_64_is_parsed(here):
@@ -151,7 +151,7 @@ def test_chunks_without_end_are_cut_off(here):
         send(sock, f"POST {CHAT} HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
         start = time.monotonic()
         try:
-            while time.monotonic() - start < 10:
+            while time.monotonic() - start < 5:
                 sock.sendall(piece)
         except OSError:
             pass  # hung up
@@ -160,6 +160,14 @@ def test_chunks_without_end_are_cut_off(here):
         send(sock, f"POST {CHAT} HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
         send(sock, piece * 7)
         assert read(sock).code == "body_too_large"
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\n{}\r\n", b"-1\r\n", b"2\r\n{}x", b"1" * 40 + b"\r\n"])
+def test_chunks_that_are_none_are_400(here, chunk):
+    head = f"POST {CHAT} HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode()
+    answer = here.raw(head + b"1\r\n{\r\n" + chunk)
+    assert (answer.status, answer.code) == (400, "invalid_value")
+    assert answer.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"messages"'])
