@@ -26,6 +26,7 @@ from mtp_mlx.cli.options import (
     model_names,
     model_option,
     pair_options,
+    settings_of,
     shared,
 )
 from mtp_mlx.cli.sampling import choosing_options, length_option, penalty_options
@@ -226,7 +227,7 @@ def _start(context: click.Context, given: dict[str, Any]) -> None:
     file = ReadyFile(wishes.ready_file)
     file.remove()
     try:
-        listener, launch = _prepared(given)
+        listener, launch = _prepared(context, given)
     except MtpError as error:
         file.say_failed(Failed.of(error))
         raise
@@ -259,7 +260,7 @@ def _model(context: click.Context, name: str | None, option: str | None) -> str:
     return found
 
 
-def _prepared(given: dict[str, Any]) -> tuple[socket.socket, Launch]:
+def _prepared(context: click.Context, given: dict[str, Any]) -> tuple[socket.socket, Launch]:
     """The socket, bound, and what is served there. Raises MtpError."""
     digests = key_digests(given.pop("api_key_file"), os.environ.get(VARIABLE))
     origins = given.pop("allowed_origins")
@@ -287,13 +288,14 @@ def _prepared(given: dict[str, Any]) -> tuple[socket.socket, Launch]:
         stall_s=given.pop("stall_timeout"),
         drain_s=given.pop("drain"),
     )
+    own_names = tuple({given["model"]} & settings_of(context).models.keys())
     loading = loading_of(given)
     loading |= {name: given.pop(name) for name in ("max_num_seqs", "prompt_cache_bytes")}
     return listener, Launch(
         loading=loading,
         sampling=sampling,
         limits=limits,
-        names=given.pop("served_model_name"),
+        names=given.pop("served_model_name") or own_names,
         accepts_any_model=given.pop("accept_any_model"),
         key_digests=digests,
         allowed_hosts=(host, *given.pop("allowed_hosts")),

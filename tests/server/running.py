@@ -77,7 +77,7 @@ class Serving:
 @contextmanager
 def serving(
     folder: Path,
-    model: str,
+    model: str | None,
     *arguments: object,
     command: tuple[str, ...] = SCRIPTED,
     stderr: int | None = None,
@@ -86,7 +86,8 @@ def serving(
     """A server on a free port of loopback; killed at the end if it still runs."""
     port = free_port()
     ready_file, log_file = folder / "ready.json", folder / "log.txt"
-    own = ["serve", model, "--port", port, "--ready-file", ready_file]
+    named = () if model is None else (model,)
+    own = ["serve", *named, "--port", port, "--ready-file", ready_file]
     with open(log_file, "wb") as log:
         process = subprocess.Popen(
             [*command, *map(str, (*own, *arguments))],

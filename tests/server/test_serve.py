@@ -156,6 +156,16 @@ def test_what_cannot_be_loaded_is_one_line_and_a_code(tmp_path, model, options, 
         assert (error["exit_code"], words in error["message"]) == (code, True)
 
 
+def test_a_model_of_the_users_own_naming_has_that_name_for_clients(tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text('[defaults]\nmodel = "work"\n[models."work"]\nalias = "tiny"\n')
+    with serving(tmp_path, None, "--no-draft", command=REAL, MTP_MLX_CONFIG=str(config)) as server:
+        ready = server.ready()
+        assert (ready["model"], ready["draft_model"]) == ("work", None)
+        names = [each["id"] for each in server.ask(get("/v1/models")).body["data"]]
+        assert "work" in names
+
+
 # --- what the parent refuses by itself -----------------------------------------------------------
 
 
