@@ -1,9 +1,10 @@
 """Replies under JSON schemas and required calls, with the drafter on and off, in batches with rows
 that have neither.
 
-Each request is made twice, with drafts and without, in other batches: the texts must be equal, JSON
-valid by a checker of its own, and calls complete or cut off by max_tokens, for nothing bounds the text
-of their arguments. Prints a line a pair, then one JSON line; exits 1 where a reply was wrong.
+Each request is made twice, with drafts and without, in other batches: the texts must be equal, and
+JSON valid by a checker of its own. Calls are complete or cut off by max_tokens, for nothing bounds
+the text of their arguments. Prints a line a pair, then one JSON line; exits 1 where a reply was
+wrong.
 
     python -m bench.schema_replies --replies 500
 """
@@ -29,6 +30,7 @@ from training.world.toolbox import declaration
 SEED = 6
 ROWS = 8
 MAX_TOKENS = 400  # every schema is met within
+CALL_TOKENS = 48
 TEMPERATURES = (0.0, 0.0, 0.7, 1.0)
 DRAFTS = (1, 2, 3, 5, 7, "auto")
 TOOLS = [declaration("get_time"), declaration("add"), declaration("get_weather")]
@@ -118,6 +120,7 @@ def _request(messages: list[dict[str, Any]], source: random.Random) -> Asked:
     if kind == 0:
         return Asked(messages, options, None)
     if kind == 1 and source.random() < 0.5:
+        options["max_tokens"] = CALL_TOKENS
         return Asked(messages, {**options, "tools": TOOLS, "tool_choice": "required"}, None, True)
     schema = source.choice(SCHEMAS)
     named = {"name": "reply", "schema": schema, "strict": True}
@@ -197,8 +200,8 @@ def main() -> None:
         share = found.accepted / max(found.drafted, 1)
         print(
             f"{name}: {found.valid} of {found.replies} valid; {found.calls} required calls, "
-            f"{found.cut} cut off, {found.wrong_calls} wrong; {found.equal} equal to the same request "
-            f"without drafts; {found.accepted:,} of {found.drafted:,} drafts accepted "
+            f"{found.cut} cut off, {found.wrong_calls} wrong; {found.equal} of both equal to the "
+            f"same request without drafts; {found.accepted:,} of {found.drafted:,} drafts accepted "
             f"({share:.2f}); {found.seconds:.1f} s, without drafts {found.seconds_plain:.1f} s",
             flush=True,
         )
