@@ -29,6 +29,7 @@ from mtp_mlx.engine.round import (
     land,
     launch,
     launch_behind,
+    launch_first,
     logprobs_of,
     numerical_error,
     origins,
@@ -223,8 +224,9 @@ class Engine:
 
     def _first_token(self, sequence: Sequence, hidden: mx.array) -> list[Event]:
         """Choose the token after the prompt from the last state [1, D]."""
+        verdict = land(launch_first(self.target, sequence, hidden))
         try:
-            first, kept = first_token(self.target, sequence, hidden)
+            first, kept = first_token(sequence, verdict, hidden)
         except Exception as error:  # NaN, or of the request's own is_end or constraint
             return [self._fail(sequence, error)]
         events: list[Event] = [first]

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from mtp_mlx.engine.choosing import Reader, pack_logprobs, read_logprobs
-from mtp_mlx.engine.round import Commit, judge, land, launch_first, logprobs_of, numerical_error
+from mtp_mlx.engine.round import Commit, Verdict, judge, logprobs_of, numerical_error
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.model.backend import read_ints
 from mtp_mlx.model.logprobs import log_probabilities
@@ -36,12 +36,11 @@ def score_chunk(target: Target, sequence: Sequence, start: int, hidden: mx.array
             sequence.prompt_logprobs += read_logprobs(report, 1, count, asked)
 
 
-def first_token(target: Target, sequence: Sequence, hidden: mx.array) -> tuple[Tokens, Commit]:
-    """Choose and take the token after the prompt, from its last state [1, D].
+def first_token(sequence: Sequence, verdict: Verdict, hidden: mx.array) -> tuple[Tokens, Commit]:
+    """Take the token after the prompt, which was chosen from its last state [1, D].
 
     Raises NumericalError, and what the request's own stop test and constraint raise.
     """
-    verdict = land(launch_first(target, sequence, hidden))
     scores = [each.logprob for each in sequence.prompt_logprobs if each is not None]
     if not verdict.is_finite[0] or any(map(isnan, scores)):
         raise numerical_error(sequence)
