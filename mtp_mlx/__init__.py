@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mtp_mlx.proof import verify
     from mtp_mlx.reply import Chunk, EngineStats, Reply, SpecStats, Timings, Token, Usage
     from mtp_mlx.request import CacheUse, Logprob, Progress
-    from mtp_mlx.server.local import Server, serve
+    from mtp_mlx.server.process.local import Server, serve
     from mtp_mlx.snapshot import BatchStats, RoundStats, RowStatus, Snapshot
     from mtp_mlx.streams import AsyncStream, Stream
     from mtp_mlx.text.calls import ToolCall
@@ -52,7 +52,7 @@ _HOMES = {
     "reply": ("Chunk", "EngineStats", "Reply", "SpecStats", "Timings", "Token", "Usage"),
     "request": ("CacheUse", "Logprob", "Progress"),
     "snapshot": ("BatchStats", "RoundStats", "RowStatus", "Snapshot"),
-    "server.local": ("Server", "serve"),
+    "server.process.local": ("Server", "serve"),
     "streams": ("AsyncStream", "Stream"),
     "text.calls": ("ToolCall",),
     "verdict": ("VerifyReport",),

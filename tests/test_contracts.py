@@ -38,7 +38,7 @@ BROAD_EXCEPTS = {
     "engine/constraints.py",
     "reference/runtime.py",
     "worker.py",
-    "server/shell.py",
+    "server/http/shell.py",
 }
 HEAVY = (
     *("mlx", "numpy", "tokenizers", "jinja2", "mlx_lm", "transformers", "torch"),

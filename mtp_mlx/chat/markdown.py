@@ -1,7 +1,8 @@
 """Markdown as it is written: lines that are final, and those of the last block, which may change.
 
 A block is final once a later one has begun on a whole line: what comes after cannot change it. So
-only the last block is parsed again, and any split of a text gives the same lines in the end.
+only the last block is parsed again, when somebody looks, and any split of a text gives the same
+lines in the end.
 """
 
 from collections.abc import Sequence
@@ -28,12 +29,14 @@ class MarkdownStream:
         """More text of one origin."""
         self._source += text
         self._is_draft += [is_draft] * len(text)
-        if "\n" in text:
-            whole = self._source[: self._source.rfind("\n") + 1]
-            self._freeze(_starts(whole)[-1])
 
     def take(self) -> list[Line]:
         """The lines that became final and were not taken before."""
+        whole = self._source[: self._source.rfind("\n") + 1]
+        self._freeze(_starts(whole)[-1])
+        return self._taken()
+
+    def _taken(self) -> list[Line]:
         taken, self._final = self._final, []
         return taken
 
@@ -44,7 +47,7 @@ class MarkdownStream:
     def finish(self) -> list[Line]:
         """All lines that were not taken; the text has ended."""
         self._freeze(len(self._source))
-        return self.take()
+        return self._taken()
 
     def _freeze(self, end: int) -> None:
         """Make all that comes before `end` final."""

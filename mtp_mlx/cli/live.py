@@ -102,9 +102,12 @@ class StyledView:
 
     def draw(self) -> None:
         """Draw, unless the last frame is too young."""
-        if time.perf_counter() - self._drawn >= max(FRAME_S, FRAME_SHARE * self._took):
+        began = time.perf_counter()
+        if began - self._drawn >= max(FRAME_S, FRAME_SHARE * self._took):
             self._keep(self._stream.take())
             self._paint(self._stream.open_lines())
+            self._drawn = time.perf_counter()
+            self._took = self._drawn - began
 
     def end(self) -> None:
         self._keep(self._stream.finish())
@@ -124,7 +127,6 @@ class StyledView:
 
     def _paint(self, lines: list[Line]) -> None:
         """Bring the terminal from the rows it shows to those there are now."""
-        began = time.perf_counter()
         open_rows = self._rows(lines)
         rows = [*self._done, *self._final, *open_rows]
         self._unwait()
@@ -138,8 +140,6 @@ class StyledView:
         self._done = [*self._done, *self._final][-1:]
         self._shown = [*self._done, *open_rows]
         self._final = []
-        self._drawn = time.perf_counter()
-        self._took = self._drawn - began
 
     def _unwait(self) -> None:
         if self._is_waiting:

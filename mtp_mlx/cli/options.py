@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.errors import RequestError, Unsupported
+from mtp_mlx.loading import MAX_NUM_SEQS
 from mtp_mlx.machine import MOST_BYTES, limit_bytes
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # Longer numbers are no counts or ids, and Python refuses to read very long ones.
 MAX_DIGITS = 18
 # Rows decoded together: the most, and as many as there are unless somebody says otherwise.
-MAX_ROWS, ROWS = 64, 8
+ROWS = 8
 OTHER = "Other"
 # Where values come from, the strongest first.
 SOURCES = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
@@ -242,7 +243,7 @@ def rows_option(flag: str, help_text: str) -> Decorator:
         "Model",
         flag,
         "max_num_seqs",
-        type=click.IntRange(1, MAX_ROWS),
+        type=click.IntRange(1, MAX_NUM_SEQS),
         default=ROWS,
         show_default=True,
         metavar="N",

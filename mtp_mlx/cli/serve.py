@@ -37,14 +37,14 @@ from mtp_mlx.loading import MAX_NUM_SEQS
 from mtp_mlx.machine import MOST_BYTES
 from mtp_mlx.options import Keywords, Options
 from mtp_mlx.request import MOST_TOKENS, check_integer
-from mtp_mlx.server.key_file import VARIABLE, key_digests
-from mtp_mlx.server.launch import Failed, Launch
 from mtp_mlx.server.limits import Limits
-from mtp_mlx.server.listen import is_loopback, listen
-from mtp_mlx.server.log import LEVELS, ToLines, configure
-from mtp_mlx.server.parent import Outcome, Parent, Wishes
-from mtp_mlx.server.ready import ReadyFile
-from mtp_mlx.server.relay import Relay
+from mtp_mlx.server.process.key_file import VARIABLE, key_digests
+from mtp_mlx.server.process.launch import Failed, Launch
+from mtp_mlx.server.process.listen import is_loopback, listen
+from mtp_mlx.server.process.log import LEVELS, ToLines, configure
+from mtp_mlx.server.process.parent import Outcome, Parent, Wishes
+from mtp_mlx.server.process.ready import ReadyFile
+from mtp_mlx.server.process.relay import Relay
 from mtp_mlx.settings import MAX_PORT
 from mtp_mlx.text.visible import visible
 

@@ -18,7 +18,7 @@ FILE_NAME = "tokenizer.model"
 EXTRA = "pip install 'mtp-mlx[sp]'"
 SPACE_PIECE = "▁"
 MAX_PIECES = 1 << 22
-MAX_PIECE = 256  # characters of a piece that others merge into; published ones have at most 32
+MAX_PIECE = 64  # characters of a piece that others merge into; published ones have at most 32
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 BPE = 2  # of model_type
 # User-defined pieces that are control tokens: Gemma's marks of turns, tools, channels and media.

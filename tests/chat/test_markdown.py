@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtp_mlx.chat import markdown
 from mtp_mlx.chat.blocks import MARKS
 from mtp_mlx.chat.markdown import MarkdownStream
 from mtp_mlx.chat.pieces import Line
@@ -148,6 +149,24 @@ def test_a_table_with_a_cell_too_many_is_shown_as_it_is():
 def test_what_nests_too_deep_is_shown_as_it_is():
     text = ">" * 60 + " deep"
     assert shown(text) == text
+
+
+def test_text_is_parsed_when_it_is_looked_at_and_not_when_it_comes(monkeypatch):
+    """A block of a thousand lines, parsed anew for each, took longer than the model."""
+    parsed = []
+    real = markdown.parser
+
+    def counting():
+        parsed.append(1)
+        return real()
+
+    monkeypatch.setattr(markdown, "parser", counting)
+    stream = MarkdownStream()
+    for number in range(100):
+        stream.push(f"- item {number}\n")
+    assert not parsed
+    assert len(stream.take() + stream.finish()) == 100
+    assert len(parsed) < 10
 
 
 def test_only_the_last_block_is_open():

@@ -77,6 +77,26 @@ def drawn(parts: list[tuple[str, bool]], width: int, monkeypatch, **options) -> 
     return paper
 
 
+def test_a_frame_waits_for_four_times_what_the_last_one_took_parsing_too(monkeypatch):
+    now, looks = [100.0], []
+
+    class Slow(live.MarkdownStream):
+        def open_lines(self):
+            now[0] += 1.0
+            looks.append(now[0])
+            return super().open_lines()
+
+    monkeypatch.setattr(live, "MarkdownStream", Slow)
+    monkeypatch.setattr(live.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(live, "_write", lambda text: None)
+    view = StyledView(screen_of(40, 20), with_drafts=True, shows_thinking=True)
+    for _ in range(100):
+        view.add("word ", False, "content")
+        view.draw()
+        now[0] += 0.1
+    assert len(looks) <= 3
+
+
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(st.lists(PARTS, max_size=15), st.integers(12, 60))
 def test_frames_leave_what_one_frame_would(parts, width):

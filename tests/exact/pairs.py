@@ -98,10 +98,14 @@ class Outcome:
     end: Finished | Failed | None = None
 
     @property
-    def text(self) -> tuple[list[int], str | None, list[Logprob], list[Logprob | None]]:
-        """What drafting may not change: the tokens, why they ended, and what is said of them."""
-        reason = self.end.reason if isinstance(self.end, Finished) else None
-        return self.ids, reason, self.logprobs, self.prompt_logprobs
+    def text(self) -> tuple[list[int], str | None]:
+        """What drafting may not change: the tokens, and why they ended."""
+        return self.ids, self.end.reason if isinstance(self.end, Finished) else None
+
+    @property
+    def whole(self) -> tuple[list[int], str | None, list[Logprob], list[Logprob | None]]:
+        """What drafting may not change either: all that is said of the tokens."""
+        return *self.text, self.logprobs, self.prompt_logprobs
 
     @property
     def logprobs(self) -> list[Logprob]:

@@ -42,8 +42,8 @@ def test_drafts_and_neighbours_never_change_a_row(variant, part, record_property
         expected = [solo(call, request) for request in call.requests]
         found = run_call(golden_pair(variant), call, expected)
         for row, (seen, want) in enumerate(zip(found, expected, strict=True)):
-            if seen.text != want.text:
-                mismatches.append((call, row, seen.text, want.text))
+            if seen.whole != want.whole:
+                mismatches.append((call, row, seen.whole, want.whole))
             tally["cases"] += len(want.ids) >= cases.MIN_TOKENS
             tally["tokens"] += len(want.ids)
             tally[f"accepted by {call.drafter}"] += sum(seen.accepted)

@@ -62,13 +62,13 @@ def alone(name: str) -> list[Outcome]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("num_drafts", [1, 4, 7])
+@pytest.mark.parametrize("num_drafts", [2, 7])
 def test_drafts_and_neighbours_change_no_bit(name, num_drafts):
     pair = embedded_pair(name)
     rows = [replace(each, num_draft_tokens=num_drafts) for each in requests(name)]
     engine = Engine(pair.target, pair.drafter, max_num_seqs=3, chunk=CHUNK)
     found = run_together(engine, rows, [0, 0, 2, 3, 5])
-    assert [each.text for each in found] == [each.text for each in alone(name)]
+    assert [each.whole for each in found] == [each.whole for each in alone(name)]
     for row, own in zip(rows, found, strict=True):
         assert len(own.logprobs) == (0 if row.logprobs is None else LENGTH)
     assert sum(sum(each.accepted) for each in found) > 0
@@ -151,7 +151,7 @@ def test_scores_of_a_prompt_are_made_a_few_rows_at_a_time(monkeypatch):
     monkeypatch.setattr(type(pair.target), "logits", watched)
     asked = replace(requests("tiny")[1], prompt_logprobs=1)
     found = plain(pair.target, asked, CHUNK)
-    assert found.text == alone("tiny")[1].text
+    assert found.whole == alone("tiny")[1].whole
     assert max(sizes) == 6
 
 
@@ -180,6 +180,6 @@ def test_a_scored_prompt_neither_takes_up_nor_leaves_a_text():
     assert warm.rounds[0].cache_use.cached_tokens == CHUNK
     again = run(scored)
     assert again.rounds[0].cache_use.cached_tokens == 0
-    assert again.text == first.text
-    assert warm.text == cold.text  # log-probabilities among it
+    assert again.whole == first.whole
+    assert warm.whole == cold.whole  # log-probabilities among it
     assert cold.logprobs == first.logprobs

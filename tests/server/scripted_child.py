@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mtp_mlx.errors import DoesNotFit
-from mtp_mlx.server.launch import Failed, Launch, Order, Ready, read_order
+from mtp_mlx.server.process.launch import Failed, Launch, Order, Ready, read_order
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 from mtp_mlx.cli import serve
 from mtp_mlx.cli.main import main
-from mtp_mlx.server.parent import Parent
+from mtp_mlx.server.process.parent import Parent
 
 if __name__ == "__main__":
     child = (sys.executable, "-m", "tests.server.scripted_child")

@@ -13,9 +13,9 @@ from functools import cache
 
 import mtp_mlx
 from mtp_mlx.api import LLM
-from mtp_mlx.server.app import App, make_app
-from mtp_mlx.server.desk import Desk
-from mtp_mlx.server.run import Server
+from mtp_mlx.server.http.app import App, make_app
+from mtp_mlx.server.http.desk import Desk
+from mtp_mlx.server.http.run import Server
 from mtp_mlx.server.served import Served
 from mtp_mlx.server.settings import ServerSettings
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mtp_mlx.api import LLM
-from mtp_mlx.server.app import App
+from mtp_mlx.server.http.app import App
+from mtp_mlx.server.http.run import Server
 from mtp_mlx.server.limits import Limits
-from mtp_mlx.server.run import Server
 from mtp_mlx.server.settings import ServerSettings
 from tests.server.served import (
     HEAD,

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from mtp_mlx.reply import Chunk, Logprob, Reply, SpecStats, Timings, Token, Usage
 from mtp_mlx.request import CacheUse
-from mtp_mlx.server import objects
-from mtp_mlx.server.answers import make_answer
+from mtp_mlx.server.wire import objects
+from mtp_mlx.server.wire.answers import make_answer
 from mtp_mlx.text.calls import ToolCall
 from tests.server.wire import WEATHER, chat, completion, served, streamed, streams, whole
 

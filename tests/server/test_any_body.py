@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtp_mlx.errors import RequestError
-from mtp_mlx.server.asks import CHAT_FIELDS, COMPLETION_FIELDS, Ask, read_chat, read_completion
 from mtp_mlx.server.errors import Refused, error_answer
-from mtp_mlx.server.openapi import document
-from mtp_mlx.server.requests import ChatRequest, CompletionRequest
-from mtp_mlx.server.tokenizing import detokenize, tokenize
+from mtp_mlx.server.wire.asks import CHAT_FIELDS, COMPLETION_FIELDS, Ask, read_chat, read_completion
+from mtp_mlx.server.wire.openapi import document
+from mtp_mlx.server.wire.requests import ChatRequest, CompletionRequest
+from mtp_mlx.server.wire.tokenizing import detokenize, tokenize
 from tests.server.wire import HELLO, SECRET, WEATHER, served
 
 # What LLM.prepare takes of a server.

@@ -4,9 +4,9 @@ that name the field."""
 import pytest
 
 from mtp_mlx.request import MAX_SEED
-from mtp_mlx.server.asks import read_chat, read_completion
-from mtp_mlx.server.fields import CHAT_ONLY, COMMON, COMPLETION_ONLY, HARMLESS
 from mtp_mlx.server.limits import Limits
+from mtp_mlx.server.wire.asks import read_chat, read_completion
+from mtp_mlx.server.wire.fields import CHAT_ONLY, COMMON, COMPLETION_ONLY, HARMLESS
 from tests.server.wire import HELLO, SECRET, WEATHER, chat, completion, fault, options, served
 
 ROWS = 1536  # of the built-in pair's embedding table

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mtp_mlx.server.body import depth
+from mtp_mlx.server.http.body import depth
 from mtp_mlx.server.limits import Limits
 from mtp_mlx.server.settings import ServerSettings
 from tests.server.served import HEAD, SKY, read, request, send, serving

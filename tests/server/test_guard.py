@@ -164,7 +164,7 @@ def test_no_key_is_in_the_log(locked):
 
 def test_keys_are_compared_whole(monkeypatch, here):
     """Each key given with each key known, as digests of one length, whatever matched before."""
-    from mtp_mlx.server import guard
+    from mtp_mlx.server.http import guard
 
     compared = []
     monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or True)

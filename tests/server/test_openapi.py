@@ -7,10 +7,10 @@ import pytest
 import schemathesis
 
 from mtp_mlx.server.errors import Refused, error_answer
-from mtp_mlx.server.fields import CHAT_ONLY, COMMON, HARMLESS
-from mtp_mlx.server.objects import Error
-from mtp_mlx.server.openapi import ALIASES, ROUTES, document
-from mtp_mlx.server.requests import ChatRequest
+from mtp_mlx.server.wire.fields import CHAT_ONLY, COMMON, HARMLESS
+from mtp_mlx.server.wire.objects import Error
+from mtp_mlx.server.wire.openapi import ALIASES, ROUTES, document
+from mtp_mlx.server.wire.requests import ChatRequest
 
 DOCUMENT = document()
 

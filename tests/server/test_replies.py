@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from mtp_mlx.server import generation, routes
-from mtp_mlx.server.app import App
-from mtp_mlx.server.openapi import document
+from mtp_mlx.server.http import generation, routes
+from mtp_mlx.server.http.app import App
 from mtp_mlx.server.settings import ServerSettings
+from mtp_mlx.server.wire.openapi import document
 from tests.server.served import HEAD, chat, events, request, serving, until
 
 LEAKS = re.compile(
@@ -224,7 +224,7 @@ def test_metrics_are_of_prometheus(here):
 
 
 def test_a_page_that_is_there_is_served_under_its_policy(monkeypatch):
-    from mtp_mlx.server.static import Page, policy
+    from mtp_mlx.server.http.static import Page, policy
 
     html = b"<html><style>a{}</style><script>let a</script><script src=page/a.js></script></html>"
     page = Page({"index.html": html, "a.js": b"1"}, policy(html))

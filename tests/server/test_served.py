@@ -7,9 +7,9 @@ from openai.types import Model as OpenAIModel
 
 from mtp_mlx import proof_file
 from mtp_mlx.backends import Pair
-from mtp_mlx.server import objects
 from mtp_mlx.server import served as module
 from mtp_mlx.server.served import Served, shown_level
+from mtp_mlx.server.wire import objects
 from tests.server.wire import served
 
 TINY = served().llm.pair

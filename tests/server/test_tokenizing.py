@@ -2,8 +2,8 @@
 
 import pytest
 
-from mtp_mlx.server import objects
-from mtp_mlx.server.tokenizing import detokenize, tokenize
+from mtp_mlx.server.wire import objects
+from mtp_mlx.server.wire.tokenizing import detokenize, tokenize
 from tests.server.wire import HELLO, WEATHER, fault, served
 
 

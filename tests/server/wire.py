@@ -6,10 +6,10 @@ from functools import cache
 import mtp_mlx
 from mtp_mlx.errors import RequestError
 from mtp_mlx.options import Options
-from mtp_mlx.server.answers import make_answer
-from mtp_mlx.server.asks import read_chat, read_completion
 from mtp_mlx.server.errors import Refused, error_answer
 from mtp_mlx.server.served import Served
+from mtp_mlx.server.wire.answers import make_answer
+from mtp_mlx.server.wire.asks import read_chat, read_completion
 
 HELLO = [{"role": "user", "content": "hello"}]
 WEATHER = {

@@ -50,7 +50,7 @@ class Replayed:
         return reply.text, reply.reasoning, reply.tool_text, self.calls, reply.warning
 
 
-def replay(
+def replay(  # noqa: PLR0913 - keywords
     ids: Sequence[int],
     cuts: Sequence[int] = (),
     *,
@@ -58,26 +58,36 @@ def replay(
     tools: Sequence[str] = (),
     before: Sequence[int] = (),
     is_raw: bool = False,
+    is_single_call: bool = False,
     **options,
 ) -> Replayed:
     """What a chat makes of `ids`, a round ending before each of `cuts` (ascending) and at the end.
 
     tools: names that may be called; before: the end of the prompt that leaves a thought open.
     """
-    asked = Asked(PROMPT, Markers.of(tokenizer()), frozenset(tools), tuple(before))
+    asked = Asked(
+        PROMPT,
+        Markers.of(tokenizer()),
+        frozenset(tools),
+        tuple(before),
+        is_single_call=is_single_call,
+    )
     asked = Asked(PROMPT) if is_raw else asked
     made = Options.of(Keywords(max_tokens=len(ids) + 1, **options))
     job = Job(asked, made, Defaults(), tokenizer())
-    start = 0
+    start, is_over = 0, False
     for end in [*cuts, len(ids)]:
         part = []
         for token in ids[start:end]:
             part.append(token)
-            if job.request.is_end(token):
+            is_over = job.request.is_end(token)
+            if is_over:
                 break
         drafts = (7,) * len(part)
         job.feed(Tokens(1, tuple(part), ("target",) * len(part), drafts, 0))
         start = end
+        if is_over:
+            break
     job.feed(Finished(1, reason))
     chunks = []
     while (chunk := job.take()) is not None:

@@ -1,10 +1,13 @@
 """tool_choice as clients send it."""
 
+import json
+
 import pytest
 
 from mtp_mlx.errors import RequestError
 from mtp_mlx.options import Options
 from mtp_mlx.text.choice import ToolChoice, read_tool_choice
+from tests.text.replies import ids_of, replay
 
 OFFERED = ("add", "get_time")
 TOOLS = [{"name": name} for name in OFFERED]
@@ -93,3 +96,25 @@ def test_text_is_no_form():
 def test_a_raw_prompt_has_no_tools(options):
     with pytest.raises(RequestError, match="needs a chat, and this prompt is raw"):
         Options.of(options).check_raw()
+
+
+CALLS = {
+    "own": "<|tool_call>call:add{a:1}<tool_call|>",
+    "drifted": '<|tool_call|>call:add({"a": 1})',
+    "unread": "<|tool_call>add{a:1}<tool_call|>",
+}
+
+
+@pytest.mark.parametrize("cuts", [(), range(1, 200), range(3, 200, 3)])
+@pytest.mark.parametrize("form", ["own", "drifted"])
+def test_a_single_call_ends_the_reply_however_rounds_are_cut(form, cuts):
+    ids = ids_of("So: " + CALLS["unread"] + CALLS[form] + CALLS["own"] + " and more")
+    cuts = [cut for cut in cuts if cut < len(ids)]
+    several = replay(ids, cuts, tools=OFFERED)
+    assert len(several.calls) == 2 and several.reply.text.endswith(" and more")
+    single = replay(ids, cuts, tools=OFFERED, is_single_call=True)
+    [(name, arguments)] = single.calls
+    assert (name, json.loads(arguments)) == ("add", {"a": 1})
+    assert single.reply.finish_reason == "tool_calls" and single.reply.text == "So: "
+    assert single.reply.token_ids == several.reply.token_ids[: len(single.reply.token_ids)]
+    assert len(single.reply.token_ids) == len(ids_of("So: " + CALLS["unread"] + CALLS[form]))

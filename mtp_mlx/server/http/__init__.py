@@ -1,0 +1,1 @@
+"""HTTP: who is let in, what is where, how a reply goes out."""

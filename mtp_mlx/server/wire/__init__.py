@@ -1,0 +1,1 @@
+"""OpenAI's wire format without a socket: bodies read, replies written."""
