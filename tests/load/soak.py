@@ -14,8 +14,6 @@ from tests.load.forms import FULL
 from tests.load.runs import Target, wait_until_idle
 
 WARM_REQUESTS = 300  # before the start is measured: caches and pools fill
-    0.2  # of the time, before the start is measured: caches fill, and the allocator's pools
-)
 STREAMS = 8
 
 
