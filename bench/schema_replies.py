@@ -2,7 +2,9 @@
 that have neither.
 
 Each request is made twice, with drafts and without, in other batches: the texts must be equal, and
-valid. Prints a line a pair, then one JSON line; exits 1 where a reply was wrong.
+JSON valid by a checker of its own. Calls are complete or cut off by max_tokens, for nothing bounds
+the text of their arguments. Prints a line a pair, then one JSON line; exits 1 where a reply was
+wrong.
 
     python -m bench.schema_replies --replies 500
 """
@@ -28,6 +30,7 @@ from training.world.toolbox import declaration
 SEED = 6
 ROWS = 8
 MAX_TOKENS = 400  # every schema is met within
+CALL_TOKENS = 48
 TEMPERATURES = (0.0, 0.0, 0.7, 1.0)
 DRAFTS = (1, 2, 3, 5, 7, "auto")
 TOOLS = [declaration("get_time"), declaration("add"), declaration("get_weather")]
@@ -71,11 +74,15 @@ class Asked:
 
 @dataclass
 class Figures:
-    """What became of the constrained replies of one pair."""
+    """What became of one pair's requests: `replies` under a schema, those of them that are `valid`,
+    and their drafts; `calls` that were required, and those `cut` off; and of both those `equal`."""
 
     pair: str
     replies: int = 0
     valid: int = 0
+    calls: int = 0
+    cut: int = 0
+    wrong_calls: int = 0
     equal: int = 0
     drafted: int = 0
     accepted: int = 0
@@ -84,18 +91,21 @@ class Figures:
 
     @property
     def is_right(self) -> bool:
-        return self.replies == self.valid == self.equal and self.accepted > 0
+        is_equal = self.equal == self.replies + self.calls
+        return (
+            is_equal and self.valid == self.replies and not self.wrong_calls and self.accepted > 0
+        )
 
 
 def requests(count: int, seed: int) -> list[Asked]:
-    """`count` constrained requests, and others among them, to held-out prompts."""
+    """`count` requests under a schema, and others among them, to held-out prompts."""
     source = random.Random(seed)
     found: list[Asked] = []
     for example in world.examples(seed, "held-out"):
         if example.messages[0]["role"] == "system":
             continue
         found.append(_request(example.messages, source))
-        if sum(not asked.is_free for asked in found) == count:
+        if sum(asked.schema is not None for asked in found) == count:
             return found
     raise AssertionError("the world never ends")
 
@@ -110,9 +120,8 @@ def _request(messages: list[dict[str, Any]], source: random.Random) -> Asked:
     if kind == 0:
         return Asked(messages, options, None)
     if kind == 1 and source.random() < 0.5:
-        # Greedy: nothing bounds the strings of arguments, and these models ramble otherwise.
-        called: Keywords = {**options, "temperature": 0.0, "tool_choice": "required"}
-        return Asked(messages, {**called, "tools": TOOLS}, None, True)
+        options["max_tokens"] = CALL_TOKENS
+        return Asked(messages, {**options, "tools": TOOLS, "tool_choice": "required"}, None, True)
     schema = source.choice(SCHEMAS)
     named = {"name": "reply", "schema": schema, "strict": True}
     options["response_format"] = {"type": "json_schema", "json_schema": named}
@@ -158,9 +167,15 @@ def measure(llm: mtp_mlx.LLM, name: str, count: int, seed: int) -> Figures:
         if one.is_free:
             assert is_equal, "a reply without a constraint changed"
             continue
+        found.equal += is_equal
+        if one.must_call:
+            is_cut = reply.finish_reason == "length"
+            found.calls += 1
+            found.cut += is_cut
+            found.wrong_calls += not is_cut and not is_valid(one, reply)
+            continue
         found.replies += 1
         found.valid += is_valid(one, reply)
-        found.equal += is_equal
         found.drafted += reply.spec.drafted
         found.accepted += reply.spec.accepted
     return found
@@ -184,9 +199,11 @@ def main() -> None:
         results.append(found)
         share = found.accepted / max(found.drafted, 1)
         print(
-            f"{name}: {found.valid} of {found.replies} valid, {found.equal} equal to the same "
-            f"request without drafts; {found.accepted:,} of {found.drafted:,} drafts accepted "
-            f"({share:.2f}); {found.seconds:.1f} s, without drafts {found.seconds_plain:.1f} s"
+            f"{name}: {found.valid} of {found.replies} valid; {found.calls} required calls, "
+            f"{found.cut} cut off, {found.wrong_calls} wrong; {found.equal} of both equal to the "
+            f"same request without drafts; {found.accepted:,} of {found.drafted:,} drafts accepted "
+            f"({share:.2f}); {found.seconds:.1f} s, without drafts {found.seconds_plain:.1f} s",
+            flush=True,
         )
     print(json.dumps({"seed": given.seed, "rows": ROWS, "pairs": [asdict(r) for r in results]}))
     sys.exit(not all(found.is_right for found in results))

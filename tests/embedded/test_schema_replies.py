@@ -24,7 +24,8 @@ def form(schema: dict) -> dict:
 
 def test_replies_are_valid_and_drafts_change_nothing():
     found = measure(pair(), "tiny", COUNT, seed=6)
-    assert (found.replies, found.valid, found.equal) == (COUNT, COUNT, COUNT)
+    assert (found.replies, found.valid) == (COUNT, COUNT)
+    assert found.is_right and found.calls > found.cut
     assert found.accepted > COUNT
     assert any(asked.is_free for asked in requests(COUNT, 6)) and FREE > 1
 
@@ -34,8 +35,8 @@ def test_replies_are_valid_and_drafts_change_nothing():
 @pytest.mark.parametrize("name", held_out.NAMES)
 def test_five_hundred_replies(name):
     found = measure(pair(name), name, 500, seed=7)
-    assert (found.replies, found.valid, found.equal) == (500, 500, 500)
-    assert found.accepted > 500
+    assert (found.replies, found.valid) == (500, 500)
+    assert found.is_right and found.accepted > 500
 
 
 def test_the_reference_writes_the_same():
@@ -47,7 +48,7 @@ def test_the_reference_writes_the_same():
 
 
 def test_a_checker_of_replies_that_cannot_fail_would_prove_nothing():
-    [asked] = [one for one in requests(1, 1) if not one.is_free]
+    [asked] = [one for one in requests(1, 1) if one.schema is not None]
     [reply] = run(pair(), [asked], (2,))
     assert is_valid(asked, reply)
     assert not is_valid(asked, replace(reply, finish_reason="length"))

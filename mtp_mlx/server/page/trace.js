@@ -29,6 +29,7 @@ export class Trace {
 		const at = places(delta);
 		for (const [start, end, origin] of spec.spans) {
 			if (origin === "d") round.places += 1;
+			if (start === end) continue;
 			const token = { kind, start: base + at(start), end: base + at(end), origin, round };
 			token.place = origin === "d" ? round.places : 0;
 			token.index = this.tokens.push(token) - 1;

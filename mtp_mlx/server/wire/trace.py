@@ -23,7 +23,9 @@ class Trace:
         self._accepted = 0  # of them so far
 
     def of(self, chunk: Chunk) -> dict[str, Any]:
-        """The spec of a chunk; `spans` are bytes of its text, none for a tool call."""
+        """The spec of a chunk; `spans` are bytes of its text, one a token, none for a tool call.
+        A token that completes no text has an empty one, so that places in a round can be counted.
+        """
         if chunk.drafts:
             self._drafts, self._accepted = chunk.drafts, 0
         self._round = chunk.round
@@ -62,6 +64,5 @@ def _spans(chunk: Chunk) -> list[list[int | str]]:
     end = 0
     for token in chunk.tokens:
         start, end = end, end + len(token.text.encode())
-        if end > start:
-            spans.append([start, end, LETTERS[token.origin]])
+        spans.append([start, end, LETTERS[token.origin]])
     return spans
