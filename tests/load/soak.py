@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
@@ -12,9 +13,7 @@ from tests.load.client import ask, leave
 from tests.load.forms import FULL
 from tests.load.runs import Target, wait_until_idle
 
-WARM_SHARE = (
-    0.2  # of the time, before the start is measured: caches fill, and the allocator's pools
-)
+WARM_REQUESTS = 300  # before the start is measured: caches and pools fill
 STREAMS = 8
 
 
@@ -52,9 +51,9 @@ async def soak(target: Target, child: int, seconds: float, seed: int = 0) -> Soa
     requests, port = drawn(seed, 400, 400, FULL.lengths), target.port
     begin, count = time.monotonic(), 0
 
-    async def worker(until: float) -> None:
+    async def worker(is_over: Callable[[], bool]) -> None:
         nonlocal count
-        while time.monotonic() < until:
+        while not is_over():
             asked = draw.choice(requests)
             count += 1
             if draw.random() < 0.1:
@@ -68,12 +67,12 @@ async def soak(target: Target, child: int, seconds: float, seed: int = 0) -> Soa
                     outcome
                 )
 
-    async def run(until: float) -> tuple[int, int, int]:
-        await asyncio.gather(*(worker(until) for _ in range(STREAMS)))
+    async def run(is_over: Callable[[], bool]) -> tuple[int, int, int]:
+        await asyncio.gather(*(worker(is_over) for _ in range(STREAMS)))
         await wait_until_idle(target)
         return process.memory_info().rss, process.num_fds(), process.num_threads()
 
-    first = await run(begin + WARM_SHARE * seconds)
-    last = await run(begin + seconds)
+    first = await run(lambda: count >= WARM_REQUESTS)
+    last = await run(lambda: time.monotonic() >= begin + seconds)
     pairs = [value for pair in zip(first, last, strict=True) for value in pair]
     return Soaked(count, time.monotonic() - begin, *pairs)
