@@ -1,4 +1,4 @@
-"""The real openai client against the real server: each case alone, then all of them at 8 at once.
+"""The real openai client against the real server: all cases at 8 at once; alone in the long form.
 
 Retries are off, except where they are what is tested.
 """
@@ -72,11 +72,13 @@ def test_there_are_about_sixty_cases() -> None:
     assert len(CASES) + len(ASYNC_CASES) >= 60 and MODULES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_case(client: OpenAI, case: Case) -> None:
     case(client)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ASYNC_CASES, ids=lambda case: case.__name__)
 def test_async_case(url: str, case: AsyncCase) -> None:
     asyncio.run(with_client(url, case))
@@ -90,7 +92,7 @@ async def with_client(url: str, *cases: AsyncCase) -> None:
 
 
 def test_all_cases_at_eight_at_once(url: str) -> None:
-    """The same cases from eight threads, each with a client of its own."""
+    """Eight threads take the cases one after another."""
     with client_of(url) as client, ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = {case.__name__: pool.submit(case, client) for case in CASES}
         faults = {name: outcome.exception() for name, outcome in outcomes.items()}
