@@ -154,11 +154,13 @@ def run(llm: mtp_mlx.LLM, asked: Sequence[Asked], drafts: Sequence[int | str]) -
     return llm.batch([one.messages for one in asked], each=each)
 
 
-def measure(llm: mtp_mlx.LLM, name: str, count: int, seed: int) -> Figures:
+def measure(
+    llm: mtp_mlx.LLM, name: str, count: int, seed: int, drafts: Sequence[int | str] = DRAFTS
+) -> Figures:
     """All figures of one pair."""
     asked, found = requests(count, seed), Figures(name)
     started = time.perf_counter()
-    replies = run(llm, asked, DRAFTS)
+    replies = run(llm, asked, drafts)
     drafted = time.perf_counter()
     plain = run(llm, asked[::-1], (0,))[::-1]  # other neighbours as well
     found.seconds, found.seconds_plain = drafted - started, time.perf_counter() - drafted
