@@ -30,7 +30,7 @@ from training.world.toolbox import declaration
 SEED = 6
 ROWS = 8
 MAX_TOKENS = 400  # every schema is met within
-CALL_TOKENS = 48
+FEW_TOKENS = 48  # for the others
 TEMPERATURES = (0.0, 0.0, 0.7, 1.0)
 DRAFTS = (1, 2, 3, 5, 7, "auto")
 TOOLS = [declaration("get_time"), declaration("add"), declaration("get_weather")]
@@ -114,16 +114,16 @@ def _request(messages: list[dict[str, Any]], source: random.Random) -> Asked:
     options: Keywords = {
         "temperature": source.choice(TEMPERATURES),
         "seed": source.randrange(1 << 30),
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": FEW_TOKENS,
     }
     kind = source.randrange(FREE)
     if kind == 0:
         return Asked(messages, options, None)
     if kind == 1 and source.random() < 0.5:
-        options["max_tokens"] = CALL_TOKENS
         return Asked(messages, {**options, "tools": TOOLS, "tool_choice": "required"}, None, True)
     schema = source.choice(SCHEMAS)
     named = {"name": "reply", "schema": schema, "strict": True}
+    options["max_tokens"] = MAX_TOKENS
     options["response_format"] = {"type": "json_schema", "json_schema": named}
     if source.random() < 0.2:
         options["think"] = True
@@ -154,11 +154,13 @@ def run(llm: mtp_mlx.LLM, asked: Sequence[Asked], drafts: Sequence[int | str]) -
     return llm.batch([one.messages for one in asked], each=each)
 
 
-def measure(llm: mtp_mlx.LLM, name: str, count: int, seed: int) -> Figures:
+def measure(
+    llm: mtp_mlx.LLM, name: str, count: int, seed: int, drafts: Sequence[int | str] = DRAFTS
+) -> Figures:
     """All figures of one pair."""
     asked, found = requests(count, seed), Figures(name)
     started = time.perf_counter()
-    replies = run(llm, asked, DRAFTS)
+    replies = run(llm, asked, drafts)
     drafted = time.perf_counter()
     plain = run(llm, asked[::-1], (0,))[::-1]  # other neighbours as well
     found.seconds, found.seconds_plain = drafted - started, time.perf_counter() - drafted
