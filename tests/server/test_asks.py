@@ -288,6 +288,8 @@ def test_each_choice_has_its_seed():
     drawn = chat(n=2)
     assert [choice.options["seed"] - drawn.seed for choice in drawn.choices] == [0, 1]
     assert chat().seed != chat().seed
+    # As large as JavaScript's and Swift's numbers can tell back.
+    assert all(chat().seed < 2**53 for _ in range(20))
 
 
 def test_a_body_that_is_no_object():
