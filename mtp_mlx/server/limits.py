@@ -11,9 +11,9 @@ class Limits:
 
     `body_idle_s` passes between two pieces of a body, `body_s` over all of it; `queue_s` is how
     long a request waits for a row, `request_s` until its reply is complete, `stall_s` without a
-    token or a part of its prompt; `write_s` how long a client may leave its socket unread while
-    `stream_bytes` wait for it. `drain_s`: running replies have so long after SIGTERM. A server
-    whose rows take no step for `stuck_s` is not healthy.
+    token or a part of its prompt; within `write_s` a client must read `stream_bytes`, or all that
+    waits for it. `drain_s`: running replies have so long after SIGTERM. A server whose rows take no
+    step for `stuck_s` is not healthy.
     """
 
     body_bytes: int = 8 * MIB
