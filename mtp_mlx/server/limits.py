@@ -33,11 +33,6 @@ class Limits:
     stream_bytes: int = 256 * KIB
     drain_s: float = 10.0
     stuck_s: float = 30.0
-    messages: int = 2048
-    tools: int = 128
     tools_bytes: int = 256 * KIB
     tools_depth: int = 32
-    stops: int = 16
-    stop_chars: int = 256
-    top_logprobs: int = 20
     ping_s: float = 10.0
