@@ -297,6 +297,12 @@ def test_a_body_that_is_no_object():
         assert fault(read_chat, body)[:3] == (400, "invalid_value", None)
 
 
+@pytest.mark.parametrize("field", ["messages", "stop", "temperature", "stream"])
+def test_an_object_where_none_belongs_is_called_one(field):
+    message = fault(read_chat, {"messages": HELLO, field: {}})[3]
+    assert message.endswith(", found an object")
+
+
 def test_messages_as_the_template_reads_them():
     ask = chat(
         messages=[
