@@ -11,9 +11,9 @@ class Limits:
 
     `body_idle_s` passes between two pieces of a body, `body_s` over all of it; `queue_s` is how
     long a request waits for a row, `request_s` until its reply is complete, `stall_s` without a
-    token or a part of its prompt; `write_s` how long a client may leave its socket unread while
-    `stream_bytes` wait for it. `drain_s`: running replies have so long after SIGTERM. A server
-    whose rows take no step for `stuck_s` is not healthy.
+    token or a part of its prompt; within `write_s` a client must read `stream_bytes`, or all that
+    waits for it. `drain_s`: running replies have so long after SIGTERM. A server whose rows take no
+    step for `stuck_s` is not healthy.
     """
 
     body_bytes: int = 8 * MIB
@@ -33,11 +33,6 @@ class Limits:
     stream_bytes: int = 256 * KIB
     drain_s: float = 10.0
     stuck_s: float = 30.0
-    messages: int = 2048
-    tools: int = 128
     tools_bytes: int = 256 * KIB
     tools_depth: int = 32
-    stops: int = 16
-    stop_chars: int = 256
-    top_logprobs: int = 20
     ping_s: float = 10.0

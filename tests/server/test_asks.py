@@ -288,11 +288,19 @@ def test_each_choice_has_its_seed():
     drawn = chat(n=2)
     assert [choice.options["seed"] - drawn.seed for choice in drawn.choices] == [0, 1]
     assert chat().seed != chat().seed
+    # As large as JavaScript's and Swift's numbers can tell back.
+    assert all(chat().seed < 2**53 for _ in range(20))
 
 
 def test_a_body_that_is_no_object():
     for body in (None, [], "a", 5, True):
         assert fault(read_chat, body)[:3] == (400, "invalid_value", None)
+
+
+@pytest.mark.parametrize("field", ["messages", "stop", "temperature", "stream"])
+def test_an_object_where_none_belongs_is_called_one(field):
+    message = fault(read_chat, {"messages": HELLO, field: {}})[3]
+    assert message.endswith(", found an object")
 
 
 def test_messages_as_the_template_reads_them():

@@ -1,11 +1,15 @@
 """Bodies: rows B1 to B6 of the fault matrix, on raw sockets."""
 
+import dataclasses
 import gzip
 import json
+import re
 import time
+from pathlib import Path
 
 import pytest
 
+from mtp_mlx import server
 from mtp_mlx.server.http.body import depth
 from mtp_mlx.server.limits import Limits
 from mtp_mlx.server.settings import ServerSettings
@@ -31,6 +35,13 @@ def test_the_limits_are_those_that_are_promised():
     assert (limits.json_depth, limits.connections, limits.keep_alive_s) == (64, 256, 30)
     assert (limits.queue, limits.queue_s, limits.request_s, limits.stall_s) == (32, 120, 600, 60)
     assert (limits.write_s, limits.stream_bytes, limits.stuck_s) == (30, 256 << 10, 30)
+
+
+def test_every_limit_that_can_be_set_is_looked_at():
+    files = Path(server.__file__).parent.rglob("*.py")
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    for each in dataclasses.fields(Limits):
+        assert re.search(rf"\blimits\.{each.name}\b", text), each.name
 
 
 NOT_JSON = (

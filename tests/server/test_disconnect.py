@@ -1,7 +1,9 @@
 """Clients that leave, or do not read: rows C1 to C3 of the fault matrix."""
 
 import contextlib
+import json
 import random
+import re
 import threading
 import time
 
@@ -199,6 +201,22 @@ def test_a_reader_of_a_byte_at_a_time_is_cut_off(here):
             received += len(slow.recv(1000))
     assert received < 50_000
     slow.close()
+
+
+def test_who_reads_a_large_reply_steadily_gets_all_of_it(here):
+    """It takes longer than a reader may stand still."""
+    with here.connect(receive_bytes=8192) as slow:
+        body = json.dumps({"prompt": "hello world " * 8000, "return_token_strs": True}).encode()
+        send(slow, request("POST", "/v1/tokenize", body=body))
+        received = slow.recv(4096)
+        length = int(re.search(rb"content-length: (\d+)", received)[1])
+        start = time.monotonic()
+        while (left := length + received.index(b"\r\n\r\n") + 4 - len(received)) > 0:
+            time.sleep(0.05)
+            piece = slow.recv(min(left, 8192))
+            assert piece, "the connection was cut"
+            received += piece
+        assert time.monotonic() - start > here.app.settings.limits.write_s
 
 
 def test_a_short_reply_that_nobody_reads_keeps_no_connection(here):

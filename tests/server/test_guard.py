@@ -8,7 +8,7 @@ from tests.server.served import HEAD, SKY, chat, read, request, send, serving, u
 KEY = "s3cret-key"
 LOCKED = ServerSettings(
     api_keys=(digest("another"), digest(KEY)),
-    allowed_hosts=frozenset({"mac.example:8080", "box"}),
+    allowed_hosts=frozenset({"mac.example:8080", "box", "FD00:0::1"}),
     allowed_origins=frozenset({"https://app.example"}),
 )
 
@@ -53,7 +53,9 @@ def test_any_other_host_is_refused_as_a_rebound_name_would_be(here, host):
 def test_a_host_that_was_allowed_is_served_with_the_port_it_was_given(locked):
     for host in ("box", "BOX:99", "mac.example:8080"):
         assert locked.ask("GET", "/health", head(host)).status == 200
-    for host in ("mac.example", "mac.example:80"):
+    for host in ("[fd00::1]", "[fd00::1]:8080"):  # an address, as --host names it
+        assert locked.ask("GET", "/health", head(host)).status == 200
+    for host in ("mac.example", "mac.example:80", "fd00::1"):
         assert locked.ask("GET", "/health", head(host)).code == "forbidden_host"
 
 

@@ -273,6 +273,7 @@ def test_a_process_that_wants_a_server_and_is_gone_gets_none(tmp_path):
     )
     with serving(tmp_path, LOADING, "--parent-pid", gone.stdout.decode().strip()) as server:
         assert server.end(3) == 0
+        assert "Traceback" not in server.log
 
 
 def is_running(pid: int) -> bool:

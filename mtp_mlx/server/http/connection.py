@@ -53,6 +53,7 @@ class Connection(H11Protocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._unread = 0  # bytes that waited when the write timer was set
         self._is_deaf = False
 
     # --- life ----------------------------------------------------------------------------------
@@ -172,9 +173,18 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.limits.write_s, self._write_late)
+            self._arm_write_timer()
+
+    def _arm_write_timer(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(self.limits.write_s, self._write_late)
 
     def _write_late(self) -> None:
+        """Cut off who stands still; a large reply may take a steady reader longer."""
+        left = self.transport.get_write_buffer_size()
+        if self._unread - left >= self.limits.stream_bytes:
+            self._arm_write_timer()
+            return
         if self.scope is not None:
             self.scope["state"][SLOW_READER] = True
         sock = self.transport.get_extra_info("socket")

@@ -9,11 +9,14 @@ from typing import Any
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
+# What JSON leaves as it is, and some readers of lines, Swift's and Python's, end a line at.
+LINE_ENDS = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"})
 
 
 def frame(data: dict[str, Any]) -> bytes:
-    """One event. JSON has no line break of its own."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, allow_nan=False).encode() + b"\n\n"
+    """One event, on one line."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False).translate(LINE_ENDS)
+    return b"data: " + text.encode() + b"\n\n"
 
 
 def comment(text: str) -> bytes:

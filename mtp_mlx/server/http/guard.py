@@ -6,6 +6,7 @@ allowed by name. Keys are compared as digests, in constant time.
 """
 
 import hmac
+import ipaddress
 import re
 from collections.abc import Iterable
 
@@ -33,7 +34,7 @@ class Guard:
     def __init__(self, settings: ServerSettings) -> None:
         self._limits = settings.limits
         self._keys = settings.api_keys
-        self._hosts = LOOPBACK | {host.lower() for host in settings.allowed_hosts}
+        self._hosts = LOOPBACK | {in_header(host) for host in settings.allowed_hosts}
         self._origins = settings.allowed_origins
 
     def check(self, scope: Scope) -> None:
@@ -125,6 +126,14 @@ def presented(headers: Headers) -> Iterable[bytes]:
         scheme, _, key = value.partition(b" ")
         yield key.strip() if scheme.lower() == b"bearer" else b""
     yield from values(headers, b"x-api-key")
+
+
+def in_header(host: str) -> str:
+    """A host as clients spell it: brackets around an IPv6 address, and the shortest form of it."""
+    try:
+        return f"[{ipaddress.IPv6Address(host)}]"
+    except ValueError:
+        return host.lower()
 
 
 def without_port(host: str) -> str:

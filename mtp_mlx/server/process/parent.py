@@ -215,7 +215,7 @@ class Parent:
     def _close_door(self) -> None:
         """Newcomers are told that the server leaves, whatever the child does."""
         opening = asyncio.ensure_future(self._waiting.open(State.LEAVING))
-        opening.add_done_callback(lambda done: done.result())
+        opening.add_done_callback(lambda done: done.cancelled() or done.result())
 
     def _kill_after(self, delay_s: float) -> None:
         if self._child is not None:

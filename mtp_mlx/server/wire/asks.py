@@ -18,6 +18,7 @@ from mtp_mlx.server.wire.requests import ChatRequest, CompletionRequest, Generat
 
 CHAT_FIELDS = {**COMMON, **CHAT_ONLY}
 COMPLETION_FIELDS = {**COMMON, **COMPLETION_ONLY}
+DRAWN_SEEDS = 2**53  # a reply tells its seed, and JavaScript rounds what is larger
 
 
 class Choice(NamedTuple):
@@ -104,7 +105,7 @@ def _ask(
     pairs: list[tuple[Any, Json]],
     **shown: Any,
 ) -> Ask:
-    seed = secrets.randbelow(MAX_SEED - len(pairs)) if asked.seed is None else asked.seed
+    seed = secrets.randbelow(DRAWN_SEEDS - len(pairs)) if asked.seed is None else asked.seed
     if seed + len(pairs) - 1 > MAX_SEED:
         raise RequestError(
             f"seed must be at most {MAX_SEED} less the number of choices, found {seed}",

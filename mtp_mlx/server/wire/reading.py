@@ -166,9 +166,10 @@ class Fault:
 
     @property
     def found(self) -> str:
-        if self.kind == "string_too_long" and isinstance(self.value, str):
+        is_counted = self.kind in ("string_too_long", "too_long")
+        if is_counted and isinstance(self.value, str | dict):
             return f"{len(self.value):,}"
-        return f"{len(self.value):,}" if isinstance(self.value, dict) else brief(self.value)
+        return brief(self.value)
 
 
 def explain(errors: list[ErrorDetails], given: Json) -> RequestError:

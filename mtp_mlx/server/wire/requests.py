@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from mtp_mlx.request import MAX_DRAFT_TOKENS, MAX_SEED, MOST_TOKENS
-from mtp_mlx.server.limits import Limits
+from mtp_mlx.request import MAX_DRAFT_TOKENS, MAX_LOGPROBS, MAX_SEED, MOST_TOKENS
+from mtp_mlx.text.transcript import MAX_STOP_CHARS, MAX_STOPS
 
-LIMITS = Limits()
+MAX_MESSAGES, MAX_TOOLS = 2048, 128
 MAX_LOGIT_BIAS = 1024
 TOKEN_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 TEXTS = {"type": "array", "minItems": 1, "items": {"type": "string"}}
@@ -25,7 +25,7 @@ PROMPT = {
 }
 
 Tokens = Annotated[int, Field(ge=1, lt=MOST_TOKENS)]
-Stop = Annotated[str, Field(min_length=1, max_length=LIMITS.stop_chars)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TOKEN_ID = r"^[0-9]{1,9}$"
@@ -186,7 +186,7 @@ class Generation(Body):
     top_k: int | None = Field(None, ge=-1, le=1 << 30, description="0 or -1: off.")
     min_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Choice i uses seed + i.")
-    stop: Stop | Annotated[list[Stop], Field(max_length=LIMITS.stops)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     n: int | None = Field(None, ge=1, description="At most as many as the server has rows.")
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     presence_penalty: Penalty | None = None
@@ -206,10 +206,10 @@ class Generation(Body):
 class ChatRequest(Generation):
     """POST /v1/chat/completions"""
 
-    messages: list[Message] = Field(min_length=1, max_length=LIMITS.messages)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=LIMITS.top_logprobs)
-    tools: list[Tool] | None = Field(None, max_length=LIMITS.tools)
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
@@ -228,8 +228,8 @@ class CompletionRequest(Generation):
         None, description="0 with echo alone: the prompt comes back, and nothing is written."
     )
     echo: bool | None = None
-    logprobs: int | None = Field(None, ge=0, le=LIMITS.top_logprobs)
-    prompt_logprobs: int | None = Field(None, ge=0, le=LIMITS.top_logprobs)
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
 
 
 class TokenizeRequest(Body):
@@ -237,10 +237,8 @@ class TokenizeRequest(Body):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=LIMITS.messages)] | None = (
-        None
-    )
-    tools: list[Tool] | None = Field(None, max_length=LIMITS.tools)
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     enable_thinking: bool | None = None
     chat_template_kwargs: TemplateValues | None = None
     add_special_tokens: bool | None = Field(None, description="Begin a prompt with BOS: true.")
