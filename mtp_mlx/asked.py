@@ -32,12 +32,13 @@ class Asked:
     is_single_call: bool = False
 
     def parts(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> Parts:
-        """What divides the reply."""
+        """What divides the reply. Under a grammar calls have their markers: what is spelled in the
+        text of a JSON reply is none."""
         return Parts(
             tokenizer,
             stops,
             self.markers,
-            has_tools=bool(self.tools),
+            has_tools=bool(self.tools) and self.grammar is None,
             is_single_call=self.is_single_call,
             before=self.before,
         )

@@ -244,6 +244,8 @@ class _Serving:
         While rows run, at most one Call a turn: who calls in a loop keeps neither rows nor
         deadlines waiting.
         """
+        if not self._jobs:
+            self._show_if_due()  # before the wait: nothing is shown while it lasts
         command = self._inbox.take(wait=not self._jobs)
         while command is not None:
             if isinstance(command, Close):
@@ -256,8 +258,6 @@ class _Serving:
             self._expire(time.monotonic())
             self._show_if_due()  # before a step: should it never end, one sees who waits for it
             self._step()
-        else:
-            self._show_if_due()
         return True
 
     def _show_if_due(self) -> None:

@@ -9,10 +9,13 @@ import pytest
 import mtp_mlx
 from mtp_mlx import board as module
 from mtp_mlx.board import PERIOD_S, Board
+from mtp_mlx.engine.engine import Engine
+from mtp_mlx.job import Job
 from mtp_mlx.reply import EngineStats
 from mtp_mlx.request import Tokens
 from mtp_mlx.snapshot import REASONS, EngineStatus, RoundStats, RowStatus, kind_of
 from tests.api_pairs import engine_of, folders, loaded, prompt_ids
+from tests.bad_input.engines import own
 
 LONG = {"max_tokens": 2000, "seed": 1}
 SOON_S = 30.0  # of a machine that is busy; what must come takes milliseconds
@@ -152,6 +155,22 @@ def test_who_waits_for_a_row_is_in_the_queue_until_then():
                 list(second)
         assert second.reply.timings.queue_s > 0.05 > second.reply.timings.prompt_s
     assert llm.snapshot().stopped == "the model is closed; load it again"
+
+
+@pytest.mark.parametrize(("owner", "method"), [(Engine, "step"), (Job, "feed")])
+def test_it_is_exact_after_a_failure(monkeypatch, owner, method):
+    def broken(*_: object) -> None:
+        raise ArithmeticError("cosmic ray")
+
+    with own() as llm:
+        stream = llm.stream(prompt_ids(), **LONG)
+        next(stream)
+        wait_until(lambda: llm.snapshot().rows)
+        monkeypatch.setattr(owner, method, broken)
+        with pytest.raises(mtp_mlx.MtpError, match="cosmic ray"):
+            list(stream)
+        wait_until(lambda: llm.snapshot().stats.is_idle)
+        assert llm.snapshot().rows == ()
 
 
 def test_looking_neither_waits_for_the_engine_nor_disturbs_its_clock(monkeypatch):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from mtp_mlx.asked import Asked
 from mtp_mlx.constraint.calls import MAX_DEPTH
 from mtp_mlx.constraint.grammar import reply_grammar
 from mtp_mlx.errors import Unsupported
@@ -76,6 +77,18 @@ def test_json_or_a_call():
             assert set(json.loads(text_of(tokens))) == {"name", "age"}
         kinds.add(bool(parts.calls))
     assert kinds == {True, False}
+
+
+def test_what_json_spells_is_no_call():
+    text = '{"quoted":"<|tool_call|>call:add({})"}'
+    grammar = reply_grammar({"type": "object"}, ("add",), markers())
+    for each, num_calls in ((grammar, 0), (None, 1)):
+        asked = Asked((2,), markers(), frozenset({"add"}), grammar=each)
+        parts = asked.parts(tokenizer(), ())
+        pieces = [piece for token in tokenizer().encode(text) for piece in parts.push(token)]
+        pieces += parts.finish(is_cut=False)
+        said = "".join(piece.text for piece in pieces if piece.kind == "content")
+        assert len(parts.calls) == num_calls and (said == text) == (each is not None)
 
 
 @pytest.mark.parametrize("known", [NO_MARKERS, Markers(call=48, call_end=49)])
