@@ -84,7 +84,9 @@ def load(  # noqa: PLR0913 - keywords, which a user names
     template = ChatTemplate.from_folder(pair.target)
     worker = Worker(lambda: load_runtime(opened, loading))
     try:
-        return LLM(worker, config, tokenizer, template, defaults, pair)
+        llm = LLM(worker, config, tokenizer, template, defaults, pair)
+        llm.dtype = dtype
+        return llm
     except BaseException:
         worker.close()
         raise
@@ -93,8 +95,11 @@ def load(  # noqa: PLR0913 - keywords, which a user names
 class LLM:
     """A loaded pair with a thread of its own. A context manager; any thread may use it.
 
-    `pair` names the folders of target and drafter, `device` what computes.
+    `pair` names the folders of target and drafter, `device` what computes, `dtype` is as `load`
+    was given it.
     """
+
+    dtype: str | None = None
 
     def __init__(
         self,

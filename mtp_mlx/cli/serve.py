@@ -225,6 +225,7 @@ def _start(context: click.Context, given: dict[str, Any]) -> None:
     """Bind, serve, and leave with the exit code."""
     wishes = Wishes(ready_file=given.pop("ready_file"), parent_pid=given.pop("parent_pid"))
     file = ReadyFile(wishes.ready_file)
+    file.check()
     file.remove()
     try:
         listener, launch = _prepared(context, given)

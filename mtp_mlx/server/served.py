@@ -53,13 +53,11 @@ class Served:
         llm: LLM,
         *,
         names: Sequence[str] = (),
-        dtype: str | None = None,
         limits: Limits | None = None,
         accept_any_model: bool = False,
         sampling: Mapping[str, Any] | None = None,
     ) -> "Served":
-        """`names`: what the user calls the model, the first one in replies; dtype: as load got it,
-        which the level depends on."""
+        """`names`: what the user calls the model, the first one in replies."""
         own = _names(llm.pair.target)
         drafter = llm.pair.drafter if llm.has_drafter else None
         drafters = () if drafter is None else _names(drafter)
@@ -73,7 +71,7 @@ class Served:
             draft_names=drafters,
             context_length=llm.config.max_positions,
             slots=llm.stats().slots,
-            exactness=shown_level(llm.pair, dtype),
+            exactness=shown_level(llm.pair, llm.dtype),
             fingerprint=_fingerprint(all_names[0], drafters[:1]),
             limits=Limits() if limits is None else limits,
             accept_any_model=accept_any_model,

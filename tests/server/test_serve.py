@@ -218,3 +218,9 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(capsys, tmp_pat
     monkeypatch.setenv("MTP_MLX_API_KEY", " , ")
     code, said = refused(capsys, "tiny")
     assert code == 2 and "MTP_MLX_API_KEY" in said
+
+
+def test_a_ready_file_that_is_no_file_is_refused_and_left(tmp_path):
+    with serving(tmp_path, "tiny", "--ready-file", str(tmp_path), command=REAL) as server:
+        assert server.end(20) == 2
+    assert "is there and is no file" in server.log and tmp_path.is_dir()

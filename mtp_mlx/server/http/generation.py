@@ -1,5 +1,6 @@
 """The generating routes: a body in, a whole reply or a stream out."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from mtp_mlx.reply import Reply
 from mtp_mlx.server.http.body import read_object
 from mtp_mlx.server.http.client import Client, ClientGone
 from mtp_mlx.server.http.connection import SLOW_READER
@@ -79,8 +81,7 @@ async def write_whole(exchange: Exchange, reply: Answer, headers: Headers, send:
     async for piece in exchange.pieces():
         if piece is not None and piece.chunk is not None:
             reply.keep(piece.index, piece.chunk)
-    found = reply.whole([job.reply() for job in exchange.jobs])
-    body = json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    body = await asyncio.to_thread(whole_body, reply, [job.reply() for job in exchange.jobs])
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -88,6 +89,11 @@ async def write_whole(exchange: Exchange, reply: Answer, headers: Headers, send:
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def whole_body(reply: Answer, replies: list[Reply]) -> bytes:
+    """The JSON of a whole reply, which may be long: scores of every token of a prompt."""
+    return json.dumps(reply.whole(replies), ensure_ascii=False, allow_nan=False).encode()
 
 
 @dataclass

@@ -89,7 +89,6 @@ class Child:
         return Served.of(
             llm,
             names=self._launch.names,
-            dtype=self._launch.loading.get("dtype"),
             limits=self._launch.limits,
             accept_any_model=self._launch.accepts_any_model,
             sampling=self._launch.sampling,

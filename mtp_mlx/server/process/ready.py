@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mtp_mlx import __version__
+from mtp_mlx.errors import RequestError
 from mtp_mlx.server.errors import body_of
 from mtp_mlx.server.process.launch import Failed, Ready
 from mtp_mlx.whole_file import write_whole
@@ -25,10 +26,18 @@ class ReadyFile:
     path: Path | None
 
     def remove(self) -> None:
-        """Raises OSError where a file is there and stays."""
-        if self.path is not None:
+        """Raises OSError where a file is there and stays; what is no file is left alone."""
+        if self.path is not None and (self.path.is_file() or self.path.is_symlink()):
             with suppress(FileNotFoundError):
                 self.path.unlink()
+
+    def check(self) -> None:
+        """Raises RequestError where something that is no file has the name."""
+        if self.path is not None and self.path.exists() and not self.path.is_file():
+            raise RequestError(
+                f"--ready-file {str(self.path)!r} is there and is no file; name another",
+                param="ready_file",
+            )
 
     def say_ready(self, url: str, ready: Ready) -> None:
         """Raises OSError. The process named is this one: SIGTERM to it ends the server."""
