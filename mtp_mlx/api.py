@@ -173,6 +173,11 @@ class LLM:
         works in any thread, while the engine is busy or stuck, and when it has ended."""
         return self._worker.board.snapshot
 
+    def warm(self) -> None:
+        """Do now what the first reply with a grammar needs, and what would hold up all others for
+        as long: seconds for a large vocabulary. A server does so before it takes requests."""
+        self._compiler.warm()
+
     def check_options(self, **options: Unpack[Keywords]) -> None:
         """Raises as `chat` would for these options, and generates nothing."""
         self._chat_job([{"role": "user", "content": "hello"}], options)

@@ -33,7 +33,7 @@ class _Shared:
 
 
 class Compiler:
-    """Grammars of one model. Threads may share one; nothing is built before the first request."""
+    """Grammars of one model. Threads may share one; nothing is built before it is needed."""
 
     def __init__(self, tokenizer: Tokenizer, rows: int, ends: frozenset[int]) -> None:
         """`rows` of the embedding table; `ends` are the ids that end a reply."""
@@ -43,6 +43,12 @@ class Compiler:
         self._lock = threading.Lock()
         self._shared: _Shared | None = None
         self._kept: OrderedDict[Grammar, LLMatcher | str] = OrderedDict()
+
+    def warm(self) -> None:
+        """Build what all grammars share: of a large vocabulary it takes seconds, in which no other
+        thread of this Python process runs."""
+        if self._ends:
+            self._share()
 
     def start(self, grammar: Grammar, begins: Begins) -> "Constrained":
         """The constraint of a new reply. Raises InvalidSchema, and Unsupported for a model whose

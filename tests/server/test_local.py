@@ -48,6 +48,13 @@ def test_a_server_that_is_closed_at_once_leaves_no_thread():
     assert set(threading.enumerate()) <= before
 
 
+def test_what_grammars_need_is_there_before_the_first_request():
+    with mtp_mlx.load("tiny") as llm:
+        assert llm._compiler._shared is None  # who wants no grammar does not wait for it
+        with mtp_mlx.serve(llm):
+            assert llm._compiler._shared is not None
+
+
 def test_two_servers_may_share_a_model():
     with mtp_mlx.serve(tiny()) as one, mtp_mlx.serve(tiny(), api_keys=["secret"]) as other:
         first = asked(one.url)["choices"]

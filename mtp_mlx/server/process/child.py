@@ -71,6 +71,7 @@ class Child:
             if llm.note:
                 logger.warning("%s", llm.note)
             llm.prepare("hello", **self._launch.sampling)  # raises for a default that is none
+            llm.warm()
             served = self._served(llm)
             settings = _settings(self._launch)
             server = Server(make_app(llm, served, settings), settings)

@@ -61,6 +61,7 @@ def serve(  # noqa: PLR0913 - keywords, which a user names
         allowed_origins=frozenset(allowed_origins),
         ui=ui,
     )
+    llm.warm()
     url = url_of(listener)
     served = Served.of(llm, names=served_model_names, limits=settings.limits)
     http = Http(make_app(llm, served, settings), settings)
