@@ -4,7 +4,8 @@ is JSON. Computed from their shapes; nothing is measured."""
 import json
 
 from mtp_mlx.fit import Plan, make_plan
-from mtp_mlx.shapes import SIZES, published
+from mtp_mlx.pair_names import SIZES
+from mtp_mlx.shapes import published
 
 ITEM_BYTES = 2  # bfloat16, as on a Mac
 NO_LIMIT = 1 << 62

@@ -18,8 +18,11 @@ from tests.bad_input.engines import LONG, PROMPTS, SAMPLED
 PACKAGE = Path(mtp_mlx.__file__).parent
 DAY_S = 86400.0
 # The chat template's own strftime_now, in a process of its own; the age of files left behind; the
-# date of a pull, which is shown and decides nothing.
-TELLS_THE_DATE = {"text/render_worker.py", "calibration_file.py", "hub/fetch.py"}
+# date of a pull, which is shown and decides nothing; `created` of replies and models.
+TELLS_THE_DATE = {
+    *("text/render_worker.py", "calibration_file.py", "hub/fetch.py"),
+    *("server/http/generation.py", "server/served.py"),
+}
 WALL = {"time", "time_ns", "ctime", "localtime", "gmtime", "now", "utcnow", "today"}
 
 

@@ -61,7 +61,9 @@ def test_json_lines_are_chunks_and_then_the_object(generate, count):
         own = [chunk for chunk in chunks if chunk["index"] == index]
         tokens = [token for chunk in own for token in chunk["tokens"]]
         assert {frozenset(chunk) for chunk in own} == {
-            frozenset({"index", "text", "kind", "tokens", "finish_reason", "drafts", "round"})
+            frozenset(
+                {"index", "text", "kind", "tokens", "finish_reason", "drafts", "round", "calls"}
+            )
         }
         assert [token["id"] for token in tokens] == reply["token_ids"]
         assert "".join(chunk["text"] for chunk in own) == reply["text"]

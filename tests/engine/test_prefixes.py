@@ -309,7 +309,7 @@ def test_keeping_a_reply_waits_for_nothing_in_a_round(monkeypatch, drafts):
         run.submit(ask((2, *words(seed, 10)), 60, num_draft_tokens=drafts))
     ids = [event for _ in range(120) for event in run.step() if isinstance(event, Tokens)]
     assert run.engine.is_idle and ids
-    assert counts["reads"] - 3 == counts["rounds"] > 0  # the first token of each prompt besides
+    assert counts["reads"] == counts["rounds"] > 3  # the first token of each prompt lands too
     assert counts["in a round"] == 0
     kept = [text for text, _, _ in run.engine.prefixes.borders.texts()]
     assert len(kept) == 3 * (70 // CHUNK)

@@ -1,4 +1,8 @@
-"""One browser and one stand-in server for all tests; each test has a page of its own."""
+"""One browser and one stand-in server for each file; each test has a page of its own.
+
+Not one for all files: Playwright's loop runs on the thread of the tests while the browser is there,
+and other tests begin loops of their own.
+"""
 
 import shutil
 
@@ -11,7 +15,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_MS = 8000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
@@ -23,7 +27,7 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served():
     """The stand-in and its address."""
     standin = Standin()

@@ -89,6 +89,8 @@ def test_who_leaves_before_the_engine_heard_of_it_is_never_begun(here):
         send(sock, long_request(False))
         until(lambda: here.desk.in_flight == 1)
         reset(sock)
+        # Only what is seen while the engine stands still can be heard of before it begins.
+        until(lambda: all(t.exchange is not None and t.exchange.why for t in here.desk._open))
     until(here.is_idle)
     assert here.llm.stats().prompt_tokens <= before + 8  # a chunk at most
 

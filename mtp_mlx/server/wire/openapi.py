@@ -161,8 +161,10 @@ def _content(route: Route) -> Json:
         return {route.reply: {"schema": {"type": kind}}}
     found = {JSON_TYPE: {"schema": _ref(route.reply)}}
     if route.chunk is not None:
+        # OpenAPI before 3.2 has no word for a stream: the schema is that of an event.
         described = f"Events of {route.chunk.__name__}, then [DONE]; or an Error, which ends it."
-        found[EVENTS] = {"schema": {"type": "string", "description": described}}
+        event = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+        found[EVENTS] = {"schema": {**event, "description": described}}
     return found
 
 
