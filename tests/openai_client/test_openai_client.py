@@ -4,14 +4,8 @@ Retries are off, except where they are what is tested.
 """
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import openai
 import pytest
@@ -27,6 +21,7 @@ from tests.openai_client import (
     tool_cases,
 )
 from tests.openai_client.case import ASYNC_CASES, CASES, AsyncCase, Case, say, text
+from tests.server.running import ready_at
 
 MODULES = (
     async_cases,
@@ -38,24 +33,13 @@ MODULES = (
     tool_cases,
 )
 AT_ONCE = 8
-START_S = 60
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of its own process."""
-    ready: Path = tmp_path_factory.mktemp("openai") / "ready.json"
-    command = [sys.executable, "-m", "mtp_mlx", "serve", "tiny", "--port", "0"]
-    process = subprocess.Popen([*command, "--ready-file", str(ready)], env=os.environ)
-    try:
-        until = time.monotonic() + START_S
-        while not ready.exists():
-            assert process.poll() is None and time.monotonic() < until
-            time.sleep(0.05)
-        yield json.loads(ready.read_text())["url"]
-    finally:
-        process.terminate()
-        assert process.wait(20) == 0
+    with ready_at(tmp_path_factory.mktemp("openai")) as url:
+        yield url
 
 
 def client_of(url: str, **options) -> OpenAI:

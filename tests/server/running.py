@@ -159,3 +159,12 @@ def answered(client: socket.socket) -> Answer:
     first, *lines = start.decode("latin-1").split("\r\n")
     pairs = (line.partition(": ") for line in lines)
     return Answer(int(first.split()[1]), {name.lower(): value for name, _, value in pairs}, body)
+
+
+@contextmanager
+def ready_at(folder: Path, *arguments: object) -> Iterator[str]:
+    """The address of a real server of the built-in pair, which ends in good order."""
+    with serving(folder, "tiny", *arguments, command=REAL) as server:
+        yield server.ready()["url"]
+        server.process.terminate()
+        assert server.end() == 0, server.log

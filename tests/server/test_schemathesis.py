@@ -1,15 +1,14 @@
 """Schemathesis against the server's own /openapi.json: no 5xx that it does not name, no reply that
 breaks its schema, only documented statuses and content types."""
 
-import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.server.running import ready_at
 
 CHECKS = (
     "not_a_server_error",
@@ -18,25 +17,13 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-START_S = 60
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of its own process; its replies are short unless a request says how long."""
-    ready: Path = tmp_path_factory.mktemp("schemathesis") / "ready.json"
-    command = [sys.executable, "-m", "mtp_mlx", "serve", "tiny", "--port", "0"]
-    options = ["--max-tokens", "16", "--ready-file", str(ready)]
-    process = subprocess.Popen([*command, *options], env=os.environ)
-    try:
-        until = time.monotonic() + START_S
-        while not ready.exists():
-            assert process.poll() is None and time.monotonic() < until
-            time.sleep(0.05)
-        yield json.loads(ready.read_text())["url"]
-    finally:
-        process.terminate()
-        assert process.wait(20) == 0
+    with ready_at(tmp_path_factory.mktemp("schemathesis"), "--max-tokens", 16) as url:
+        yield url
 
 
 def check(url: str, folder: Path, *options: str) -> None:
