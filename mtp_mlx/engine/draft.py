@@ -81,6 +81,7 @@ def propose(
         tokens = choose(scores, Choice(samplings, places))
         sound = sound & _is_sound(logits, tokens, vocab)
         tokens = mx.where(sound, tokens, 0)
+        mx.async_eval(tokens, hidden)  # while the host builds the graph of what follows
         history.add(active, tokens)
         drafted.append(_spread(tokens, active, len(drafting)))
         soundness.append(_spread(sound, active, len(drafting)))

@@ -212,14 +212,19 @@ class Engine:
         start = sequence.num_prefilled
         part = sequence.tokens[start : start + self.chunk]
         row = Row(sequence.slot, start, len(part))
-        hidden = self.target(Batch.of((row,), mx.array(part), is_chunk=True), self.cache)
+        batch = Batch.of((row,), mx.array(part), is_chunk=True)
+        if sequence.request.prompt_logprobs is None:
+            last, states = self.target.prefill(batch, self.cache)
+        else:
+            states = self.target(batch, self.cache)
+            last = states[-1:]
         self.cache.commit(sequence.slot, len(part))
         sequence.num_prefilled = row.end
-        self.prefixes.keep_chunk(sequence, start, hidden)
-        score_chunk(self.target, sequence, start, hidden)
+        self.prefixes.keep_chunk(sequence, start, states)
+        score_chunk(self.target, sequence, start, states)
         events.append(sequence.progress)
         if row.end == len(sequence.tokens):
-            events += self._first_token(sequence, hidden[-1:])
+            events += self._first_token(sequence, last)
         return events
 
     def _first_token(self, sequence: Sequence, hidden: mx.array) -> list[Event]:

@@ -4,7 +4,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mtp_mlx.config import LayerSpec
-from mtp_mlx.model.rope import rotate
+from mtp_mlx.model.linear import Linear
+from mtp_mlx.model.norm import RMSNorm
 from mtp_mlx.model.view import View
 
 
@@ -18,24 +19,23 @@ class Attention(nn.Module):
     def __init__(self, spec: LayerSpec, width: int, eps: float) -> None:
         super().__init__()
         self.spec = spec
-        self.eps = eps
-        self.q_proj = nn.Linear(width, spec.heads * spec.head_dim, bias=False)
-        self.q_norm = nn.RMSNorm(spec.head_dim, eps=eps)
-        self.o_proj = nn.Linear(spec.heads * spec.head_dim, width, bias=False)
+        self.q_proj = Linear(width, spec.heads * spec.head_dim)
+        self.q_norm = RMSNorm(spec.head_dim, eps)
+        self.o_proj = Linear(spec.heads * spec.head_dim, width)
         if spec.owns_cache:
-            self.k_proj = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=False)
-            self.k_norm = nn.RMSNorm(spec.head_dim, eps=eps)
+            self.k_proj = Linear(width, spec.kv_heads * spec.head_dim)
+            self.k_norm = RMSNorm(spec.head_dim, eps)
+            self._v_norm = RMSNorm(spec.head_dim, eps, has_weight=False)
             if not spec.keys_are_values:
-                self.v_proj = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=False)
+                self.v_proj = Linear(width, spec.kv_heads * spec.head_dim)
 
     def __call__(self, x: mx.array, view: View) -> mx.array:
         """x [N, D] -> [N, D]."""
         spec, angles = self.spec, view.angles(self.spec.rope)
         queries = self.q_proj(x).reshape(-1, spec.heads, spec.head_dim)  # [N, H, K]
-        queries = rotate(self.q_norm(queries), angles)
+        queries = self.q_norm.turn(queries, angles)
         if spec.owns_cache:
             raw = self.k_proj(x).reshape(-1, spec.kv_heads, spec.head_dim)  # [N, G, K]
             values = raw if spec.keys_are_values else self.v_proj(x).reshape(raw.shape)
-            keys = rotate(self.k_norm(raw), angles)
-            view.write(spec.index, keys, mx.fast.rms_norm(values, None, self.eps))
+            view.write(spec.index, self.k_norm.turn(raw, angles), self._v_norm(values))
         return self.o_proj(view.attend(spec.reads_from, queries))

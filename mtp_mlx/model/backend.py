@@ -1,6 +1,8 @@
 """Which device computes, and the one way its results reach the host."""
 
 import os
+import shutil
+from collections.abc import Callable
 from functools import cache
 from typing import cast
 
@@ -16,6 +18,22 @@ def read_ints(array: mx.array) -> list[int]:
 def on_gpu() -> bool:
     """True on Metal and CUDA, where compiled elementwise kernels pay."""
     return mx.default_device().type == mx.DeviceType.gpu
+
+
+@cache
+def can_compile() -> bool:
+    """May elementwise functions become one kernel each? On CPU, MLX calls g++ for that."""
+    return on_gpu() or shutil.which("g++") is not None
+
+
+def compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """The function of arrays as one kernel for all shapes, or as it is where none can be made."""
+    fused = mx.compile(function, shapeless=True)
+
+    def call(*arrays: mx.array | tuple[mx.array, ...]) -> mx.array:
+        return fused(*arrays) if can_compile() else function(*arrays)
+
+    return call
 
 
 def device_name() -> str:

@@ -14,6 +14,8 @@ import mlx.nn as nn
 
 from mtp_mlx.config import DrafterConfig
 from mtp_mlx.model.head import Logits, MaskedEmbedding, tied_head
+from mtp_mlx.model.linear import Linear
+from mtp_mlx.model.norm import RMSNorm
 from mtp_mlx.model.target import DecoderLayer
 from mtp_mlx.model.view import View
 from mtp_mlx.model.weights import fill
@@ -34,10 +36,10 @@ class Drafter(nn.Module):
         super().__init__()
         self.config = config
         width, backbone, eps = config.hidden_size, config.backbone_hidden_size, config.rms_norm_eps
-        self.pre_projection = nn.Linear(2 * backbone, width, bias=False)
+        self.pre_projection = Linear(2 * backbone, width)
         self.layers = [DecoderLayer(spec, width, eps) for spec in config.layers]
-        self.norm = nn.RMSNorm(width, eps=eps)
-        self.post_projection = nn.Linear(width, backbone, bias=False)
+        self.norm = RMSNorm(width, eps)
+        self.post_projection = Linear(width, backbone)
         self.embed_tokens = nn.Embedding(config.vocab_size, width)
         if config.centroids is not None:
             self.masked_embedding = MaskedEmbedding(config.centroids, width, config.vocab_size)

@@ -8,7 +8,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mtp_mlx.config import ExpertSpec, LayerSpec
-from mtp_mlx.model.backend import on_gpu
+from mtp_mlx.model.backend import compiled
+from mtp_mlx.model.linear import Linear
 
 # Sorting costs two gathers; below this many (token, expert) pairs it saves nothing.
 SORT_FROM = 64
@@ -18,10 +19,14 @@ _SQRT_2_OVER_PI = 0.7978845608028654
 
 def gelu_tanh(x: mx.array) -> mx.array:
     """½x(1 + tanh(√(2/π)(x + 0.044715 x³)))."""
-    if on_gpu():
-        return nn.gelu_approx(x)
-    inner = _SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))
+    inner = x * (_SQRT_2_OVER_PI + (0.044715 * _SQRT_2_OVER_PI) * (x * x))
     return 0.5 * x * (1.0 + mx.tanh(inner))
+
+
+@compiled
+def geglu(gate: mx.array, up: mx.array) -> mx.array:
+    """gelu_tanh(gate) · up."""
+    return gelu_tanh(gate) * up
 
 
 class MLP(nn.Module):
@@ -29,13 +34,13 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, ffn_dim: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(width, ffn_dim, bias=False)
-        self.up_proj = nn.Linear(width, ffn_dim, bias=False)
-        self.down_proj = nn.Linear(ffn_dim, width, bias=False)
+        self.gate_proj = Linear(width, ffn_dim)
+        self.up_proj = Linear(width, ffn_dim)
+        self.down_proj = Linear(ffn_dim, width)
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [N, D] -> [N, D]."""
-        return self.down_proj(gelu_tanh(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class Router(nn.Module):
@@ -48,7 +53,7 @@ class Router(nn.Module):
         self.root = width**-0.5
         self.scale = mx.ones((width,))
         self.per_expert_scale = mx.ones((spec.num_experts,))
-        self.proj = nn.Linear(width, spec.num_experts, bias=False)
+        self.proj = Linear(width, spec.num_experts)
 
     def __call__(self, x: mx.array) -> tuple[mx.array, mx.array]:
         """x [N, D] -> (expert ids [N, top_k], weights [N, top_k] float32)."""
@@ -117,9 +122,9 @@ class SwitchGLU(nn.Module):
 
     def __call__(self, x: mx.array, ids: mx.array, *, is_sorted: bool) -> mx.array:
         """x [P, 1, D] under expert ids [P] -> [P, 1, D]."""
-        gate = gelu_tanh(self.gate_proj(x, ids, is_sorted=is_sorted))
+        gate = self.gate_proj(x, ids, is_sorted=is_sorted)
         up = self.up_proj(x, ids, is_sorted=is_sorted)
-        return self.down_proj(gate * up, ids, is_sorted=is_sorted)
+        return self.down_proj(geglu(gate, up), ids, is_sorted=is_sorted)
 
 
 class Experts(nn.Module):

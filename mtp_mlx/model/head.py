@@ -6,6 +6,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mtp_mlx.config import CentroidSpec
+from mtp_mlx.model.backend import compiled
+from mtp_mlx.model.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,14 @@ class Logits:
     ids: mx.array | None = None
 
 
+@compiled
+def _capped(logits: mx.array, cap: mx.array) -> mx.array:
+    return mx.tanh(logits / cap) * cap
+
+
 def softcap(logits: mx.array, cap: float | None) -> mx.array:
     """cap · tanh(logits / cap), or the logits themselves."""
-    return logits if cap is None else mx.tanh(logits / cap) * cap
+    return logits if cap is None else _capped(logits, mx.array(cap, logits.dtype))
 
 
 def tied_head(hidden: mx.array, embedding: nn.Embedding, cap: float | None) -> mx.array:
@@ -36,7 +43,7 @@ class MaskedEmbedding(nn.Module):
         super().__init__()
         self.top_k = spec.top_k
         self.cluster_size = vocab_size // spec.num
-        self.centroids = nn.Linear(width, spec.num, bias=False)
+        self.centroids = Linear(width, spec.num)
         self.token_ordering = mx.zeros((vocab_size,), mx.int32)
 
     def __call__(self, hidden: mx.array, embedding: nn.Embedding, cap: float | None) -> Logits:

@@ -18,6 +18,7 @@ from mtp_mlx.model.target import Target
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 _FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 _EXPERT_AXES = 3  # [experts, out, in]
+_LOOKED_UP = "embed_tokens_per_layer.weight"
 _ORDERING = "masked_embedding.token_ordering"
 
 
@@ -86,8 +87,19 @@ def _read(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
         keys = {key: info.name for key, info in checkpoint.tensors.items() if info.file == file}
         arrays |= _read_file(file, keys, dtype)
     arrays = split_experts(arrays)
+    if not on_gpu():
+        arrays = {key: _for_products(key, array) for key, array in arrays.items()}
     mx.eval(arrays)
     return arrays
+
+
+def _for_products(key: str, array: mx.array) -> mx.array:
+    """A matrix [.., out, in] laid out by its inputs, which MLX's own BLAS multiplies by faster;
+    a table that is only looked up, and all else, as it is."""
+    is_matrix = key.endswith(".weight") and array.ndim > 1 and array.dtype in _FLOATS
+    if not is_matrix or key == _LOOKED_UP:
+        return array
+    return mx.contiguous(array.swapaxes(-1, -2)).swapaxes(-1, -2)
 
 
 def _read_file(file: Path, names: Mapping[str, str], dtype: mx.Dtype) -> dict[str, mx.array]:

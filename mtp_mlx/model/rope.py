@@ -9,26 +9,55 @@ import mlx.core as mx
 import numpy as np
 
 from mtp_mlx.config import RopeSpec
+from mtp_mlx.model.backend import compiled, on_gpu
 
 
 class Angles:
-    """Cosines and sines [N, 1, pairs] of one forward, shared by all layers of a kind."""
+    """What turns the tokens of one forward, shared by all layers of a kind.
+
+    On a GPU, where MLX turns in one kernel, their positions and the periods of the pairs; else
+    cosines and sines [N, 1, K], the sines of the first half negative.
+    """
 
     def __init__(self, spec: RopeSpec, positions: mx.array) -> None:
-        self.spec = spec
+        self.positions = positions
+        half = spec.head_dim // 2
         exponent = np.arange(spec.pairs, dtype=np.float32) * np.float32(2.0 / spec.head_dim)
-        frequencies = 1.0 / (np.float32(spec.theta) ** exponent) / np.float32(spec.factor)
+        frequencies = np.zeros(half, dtype=np.float32)
+        frequencies[: spec.pairs] = (
+            1.0 / (np.float32(spec.theta) ** exponent) / np.float32(spec.factor)
+        )
+        if on_gpu():
+            with np.errstate(divide="ignore"):  # a pair that rests has an endless period
+                self.periods = mx.array(np.float32(1.0) / frequencies)
+            return
         turned = positions.astype(mx.float32)[:, None, None] * mx.array(frequencies)
-        self.cos = mx.cos(turned)
-        self.sin = mx.sin(turned)
+        cos, sin = mx.cos(turned), mx.sin(turned)
+        self.cos = mx.concatenate([cos, cos], axis=-1)
+        self.sin = mx.concatenate([-sin, sin], axis=-1)
+        # Of each of the K dims, the one that turns with it.
+        self.partners = mx.array(np.roll(np.arange(spec.head_dim, dtype=np.int32), half))
+
+
+@compiled
+def _turned(x: mx.array, partner: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
+    return x * cos + partner * sin
 
 
 def rotate(x: mx.array, angles: Angles) -> mx.array:
     """x [N, heads, K] turned by its positions; the dims of resting pairs pass through."""
-    half, pairs = x.shape[-1] // 2, angles.spec.pairs
-    first = x[..., :pairs].astype(mx.float32)
-    second = x[..., half : half + pairs].astype(mx.float32)
-    turned_first = (first * angles.cos - second * angles.sin).astype(x.dtype)
-    turned_second = (second * angles.cos + first * angles.sin).astype(x.dtype)
-    parts = [turned_first, x[..., pairs:half], turned_second, x[..., half + pairs :]]
-    return mx.concatenate([part for part in parts if part.shape[-1]], axis=-1)
+    if on_gpu():
+        apart = x[:, :, None]  # [N, heads, 1, K]: each token at its own position
+        turned = mx.fast.rope(
+            apart,
+            x.shape[-1],
+            traditional=False,
+            base=None,
+            scale=1.0,
+            offset=angles.positions,
+            freqs=angles.periods,
+        )
+        return turned[:, :, 0]
+    wide = x.astype(mx.float32)
+    partner = mx.take(wide, angles.partners, axis=-1)
+    return _turned(wide, partner, angles.cos, angles.sin).astype(x.dtype)

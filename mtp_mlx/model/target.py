@@ -13,11 +13,16 @@ from mtp_mlx.config import LayerSpec, TargetConfig
 from mtp_mlx.model.attention import Attention
 from mtp_mlx.model.batch import Batch
 from mtp_mlx.model.cache import Cache
-from mtp_mlx.model.ffn import MLP, gelu_tanh, make_experts
+from mtp_mlx.model.ffn import MLP, geglu, make_experts
 from mtp_mlx.model.head import tied_head
+from mtp_mlx.model.linear import Linear
+from mtp_mlx.model.norm import RMSNorm
 from mtp_mlx.model.routes import Routes
-from mtp_mlx.model.view import View, target_view
+from mtp_mlx.model.view import View, last_view, target_view
 from mtp_mlx.model.weights import fill
+
+# The device starts on so many layers while the host builds the graph of the next ones.
+STARTED_LAYERS = 4
 
 
 class DecoderLayer(nn.Module):
@@ -29,20 +34,20 @@ class DecoderLayer(nn.Module):
         self.num_experts = 0 if spec.experts is None else spec.experts.num_experts
         self.self_attn = Attention(spec, width, eps)
         self.mlp = MLP(width, spec.ffn_dim)
-        self.input_layernorm = nn.RMSNorm(width, eps=eps)
-        self.post_attention_layernorm = nn.RMSNorm(width, eps=eps)
-        self.pre_feedforward_layernorm = nn.RMSNorm(width, eps=eps)
-        self.post_feedforward_layernorm = nn.RMSNorm(width, eps=eps)
+        self.input_layernorm = RMSNorm(width, eps)
+        self.post_attention_layernorm = RMSNorm(width, eps)
+        self.pre_feedforward_layernorm = RMSNorm(width, eps)
+        self.post_feedforward_layernorm = RMSNorm(width, eps)
         self.layer_scalar = mx.ones((1,))
         if self.has_experts:
             self.router, self.experts = make_experts(spec, width, eps)
-            self.post_feedforward_layernorm_1 = nn.RMSNorm(width, eps=eps)
-            self.post_feedforward_layernorm_2 = nn.RMSNorm(width, eps=eps)
-            self.pre_feedforward_layernorm_2 = nn.RMSNorm(width, eps=eps)
+            self.post_feedforward_layernorm_1 = RMSNorm(width, eps)
+            self.post_feedforward_layernorm_2 = RMSNorm(width, eps)
+            self.pre_feedforward_layernorm_2 = RMSNorm(width, eps)
         if per_layer_dim:
-            self.per_layer_input_gate = nn.Linear(width, per_layer_dim, bias=False)
-            self.per_layer_projection = nn.Linear(per_layer_dim, width, bias=False)
-            self.post_per_layer_input_norm = nn.RMSNorm(width, eps=eps)
+            self.per_layer_input_gate = Linear(width, per_layer_dim)
+            self.per_layer_projection = Linear(per_layer_dim, width)
+            self.post_per_layer_input_norm = RMSNorm(width, eps)
 
     def __call__(
         self,
@@ -53,12 +58,14 @@ class DecoderLayer(nn.Module):
     ) -> mx.array:
         """x [N, D], per_layer [N, d] or None -> [N, D]; `routes` is told the experts chosen."""
         attended = self.self_attn(self.input_layernorm(x), view)
-        residual = x + self.post_attention_layernorm(attended)
-        out = residual + self.post_feedforward_layernorm(self._feed_forward(residual, routes))
-        if per_layer is not None:
-            gated = gelu_tanh(self.per_layer_input_gate(out)) * per_layer
-            out = out + self.post_per_layer_input_norm(self.per_layer_projection(gated))
-        return out * self.layer_scalar
+        residual = self.post_attention_layernorm.add(x, attended)
+        fed = self._feed_forward(residual, routes)
+        if per_layer is None:
+            return self.post_feedforward_layernorm.add(residual, fed, self.layer_scalar)
+        out = self.post_feedforward_layernorm.add(residual, fed)
+        gated = geglu(self.per_layer_input_gate(out), per_layer)
+        projected = self.per_layer_projection(gated)
+        return self.post_per_layer_input_norm.add(out, projected, self.layer_scalar)
 
     def _feed_forward(self, residual: mx.array, routes: Routes | None) -> mx.array:
         dense = self.mlp(self.pre_feedforward_layernorm(residual))
@@ -68,7 +75,9 @@ class DecoderLayer(nn.Module):
         if routes is not None:
             routes.add(ids, self.num_experts)
         routed = self.experts(self.pre_feedforward_layernorm_2(residual), ids, weights)
-        return self.post_feedforward_layernorm_1(dense) + self.post_feedforward_layernorm_2(routed)
+        return self.post_feedforward_layernorm_2.add(
+            self.post_feedforward_layernorm_1(dense), routed
+        )
 
 
 class Target(nn.Module):
@@ -85,12 +94,12 @@ class Target(nn.Module):
         self.layers = [
             DecoderLayer(spec, width, eps, config.per_layer_dim) for spec in config.layers
         ]
-        self.norm = nn.RMSNorm(width, eps=eps)
+        self.norm = RMSNorm(width, eps)
         if config.per_layer_dim:
             total = config.per_layer_dim * len(config.layers)
             self.embed_tokens_per_layer = nn.Embedding(config.vocab_size, total)
-            self.per_layer_model_projection = nn.Linear(width, total, bias=False)
-            self.per_layer_projection_norm = nn.RMSNorm(config.per_layer_dim, eps=eps)
+            self.per_layer_model_projection = Linear(width, total)
+            self.per_layer_projection_norm = RMSNorm(config.per_layer_dim, eps)
         fill(self, weights, config.quantization, config.source)
 
     @property
@@ -115,9 +124,39 @@ class Target(nn.Module):
         view = target_view(cache, batch)
         x = self.embed(batch.tokens)
         per_layer = self._per_layer_inputs(batch.tokens, x)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, view, None if per_layer is None else per_layer[:, index], routes)
-        return self.norm(x)
+        return self.norm(self._run(range(len(self.layers)), x, view, per_layer, routes))
+
+    def prefill(self, batch: Batch, cache: Cache) -> tuple[mx.array, mx.array]:
+        """A prompt chunk of which only the last token's state is wanted.
+
+        Returns that state [1, D], and the states [N, D] behind the last layer that owns K/V: the
+        layers above read the K/V of others, so there the other tokens need not run.
+        """
+        view = target_view(cache, batch)
+        x = self.embed(batch.tokens)
+        per_layer = self._per_layer_inputs(batch.tokens, x)
+        owning = 1 + max(spec.index for spec in self.config.layers if spec.owns_cache)
+        below = self._run(range(owning), x, view, per_layer, None)
+        last = None if per_layer is None else per_layer[-1:]
+        above = range(owning, len(self.layers))
+        state = self._run(above, below[-1:], last_view(cache, batch), last, None)
+        return self.norm(state), below
+
+    def _run(
+        self,
+        indices: range,
+        x: mx.array,
+        view: View,
+        per_layer: mx.array | None,
+        routes: Routes | None,
+    ) -> mx.array:
+        """x [N, D] through some of the layers."""
+        for index in indices:
+            own = None if per_layer is None else per_layer[:, index]
+            x = self.layers[index](x, view, own, routes)
+            if index % STARTED_LAYERS == STARTED_LAYERS - 1:
+                mx.async_eval(x)
+        return x
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Logits [N, V] float32 of hidden [N, D]."""

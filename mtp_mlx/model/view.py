@@ -7,6 +7,7 @@ whether its token came in a chunk of any size or was decoded, and a text may be 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +16,7 @@ from mtp_mlx.config import RopeSpec
 from mtp_mlx.fit import KEY_STEP, round_up
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.cache import Cache, FullLayer, WindowLayer, ring_positions
+from mtp_mlx.model.norm import is_own
 from mtp_mlx.model.rope import Angles
 
 # Newest committed keys that the drafter's sliding layers see, beyond the window. Changing it never
@@ -23,6 +25,8 @@ DRAFT_EXTRA_KEYS = 0
 # Scores [H, T, S] of one attention call at most: bounds the memory that a long prompt needs where
 # no fused kernel exists (256 MiB in float32).
 MAX_SCORES = 1 << 26
+# Added to the score of a key that a query does not see: its weight is 0.
+_UNSEEN = -1e30
 
 
 def draft_position(length: int) -> int:
@@ -30,55 +34,80 @@ def draft_position(length: int) -> int:
     return length
 
 
-def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array) -> mx.array:
+class Mask:
+    """Which keys S each query T sees: boolean, broadcastable to [B, 1, T, S]."""
+
+    def __init__(self, seen: mx.array) -> None:
+        self.seen = seen
+        self._biases: dict[int, mx.array] = {}
+
+    def bias(self, sharing: int) -> mx.array:
+        """The same [B, 1, sharing · T, S] as what is added to the scores of the `sharing` query
+        heads of a K/V head, one after another; made once for all layers."""
+        if sharing not in self._biases:
+            added = mx.where(self.seen, mx.array(0.0), mx.array(_UNSEEN))
+            self._biases[sharing] = mx.concatenate([added] * sharing, axis=-2)
+        return self._biases[sharing]
+
+    def part(self, start: int, end: int) -> "Mask":
+        """That of the queries `start` to `end`."""
+        return Mask(self.seen[..., start:end, :])
+
+
+def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
     """Softmax attention with scale 1.0: queries [B, H, T, K], keys and values [B, G, S, K].
 
-    Query head j reads K/V head j // (H / G). `mask` is boolean, broadcastable to [B, H, T, S].
+    Query head j reads K/V head j // (H / G). On CPU, where MLX has no kernel for it, the two
+    products and the softmax alone.
     """
-    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
+    if not is_own(queries):
+        seen = mask.seen
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=seen)
+    rows, heads, length, size = queries.shape
+    sharing = heads // keys.shape[1]
+    merged = queries.reshape(rows, -1, sharing * length, size)  # [B, G, H / G · T, K]
+    scores = mx.addmm(mask.bias(sharing), merged, keys.swapaxes(-1, -2))
+    return (mx.softmax(scores, axis=-1) @ values).reshape(queries.shape)
 
 
-def _attend_in_pieces(
-    queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array
-) -> mx.array:
-    """`attend` for one row, a few queries at a time where there are many: mask is [T, S]."""
+def _attend_in_pieces(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
+    """`attend` for one row, a few queries at a time where there are many."""
     step = max(1, MAX_SCORES // (queries.shape[1] * keys.shape[2]))
     if queries.shape[2] <= step:
         return attend(queries, keys, values, mask)
     pieces = []
     for start in range(0, queries.shape[2], step):
-        part = slice(start, start + step)
-        pieces.append(attend(queries[:, :, part], keys, values, mask[part]))
+        part = queries[:, :, start : start + step]
+        pieces.append(attend(part, keys, values, mask.part(start, start + step)))
         mx.eval(pieces[-1])  # or the scores of all pieces would be there at once
     return mx.concatenate(pieces, axis=2)
 
 
 @dataclass(frozen=True)
-class Lap:
-    """The queries `first` to `last` of a prompt chunk, which fall in one lap of a ring.
+class Laps:
+    """The queries `first` to `last` of a prompt chunk: `count` laps of a ring, as long each.
 
-    `order` [S]: where their keys lie in (ring ++ chunk), in the order in which a ring is read, with
-    gaps that `mask` [T, S] hides.
+    `order` [count · S]: where the keys of a lap lie in (ring ++ chunk), in the order in which a
+    ring is read, with gaps that `mask` [count, 1, T, S] hides.
     """
 
     first: int
     last: int
+    count: int
     order: mx.array
-    mask: mx.array
+    mask: Mask
 
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+        """Attention of the chunk's queries [N, H, K] over (ring ++ chunk) [G, C + N, K], for the
+        queries of these laps -> [last - first, H · K]."""
+        own = queries[self.first : self.last].reshape(self.count, -1, *queries.shape[1:])
+        out = attend(own.swapaxes(1, 2), self._taken(keys), self._taken(values), self.mask)
+        return out.swapaxes(1, 2).reshape(self.last - self.first, -1)
 
-def _attend_laps(queries: mx.array, keys: mx.array, values: mx.array, laps: list[Lap]) -> mx.array:
-    """`attend` for one row, lap after lap of its ring: queries [1, H, T, K]."""
-    outs = [
-        attend(
-            queries[:, :, lap.first : lap.last],
-            mx.take(keys, lap.order, axis=2),
-            mx.take(values, lap.order, axis=2),
-            lap.mask,
-        )
-        for lap in laps
-    ]
-    return outs[0] if len(outs) == 1 else mx.concatenate(outs, axis=2)
+    def _taken(self, held: mx.array) -> mx.array:
+        """Lap by lap [count, G, S, K]."""
+        taken = mx.take(held, self.order, axis=1)
+        return taken.reshape(held.shape[0], self.count, -1, held.shape[2]).swapaxes(0, 1)
 
 
 def target_view(cache: Cache, batch: Batch) -> "View":
@@ -86,6 +115,12 @@ def target_view(cache: Cache, batch: Batch) -> "View":
     provisional tokens of a forward that is still running."""
     cache.begin(batch.rows, is_chunk=batch.is_chunk)
     return View(cache, batch.rows, batch.positions, is_chunk=batch.is_chunk)
+
+
+def last_view(cache: Cache, batch: Batch) -> "View":
+    """Access for the last token of a prompt chunk whose K/V the layers below have stored."""
+    row = batch.rows[-1]
+    return View(cache, (Row(row.slot, row.end - 1, 1),), batch.positions[-1:])
 
 
 def draft_view(
@@ -122,7 +157,7 @@ class View:
         self.extra_keys = extra_keys
         self._wider: View | None = None
         self._angles: dict[RopeSpec, Angles] = {}
-        self._full_masks: list[mx.array] | None = None
+        self._full_masks: list[Mask] | None = None
         self._window_plans: dict[tuple[int, int], WindowPlan] = {}
         self._chunks: dict[int, tuple[mx.array, mx.array]] = {}
 
@@ -168,30 +203,31 @@ class View:
             return self._attend_full(self.cache.full[layer], queries)
         ring = self.cache.window[layer]
         plan = self._plan(ring)
-        padded = plan.padded(queries)
         if self.is_chunk:
-            return plan.packed(_attend_laps(padded, *self._chunks[layer], plan.laps))
+            keys, values = self._chunks[layer]
+            outs = [laps.attend(queries, keys, values) for laps in plan.laps]
+            return outs[0] if len(outs) == 1 else mx.concatenate(outs)
         keys, values = ring.read(plan.first, plan.last)
-        return plan.packed(attend(padded, keys, values, plan.mask))
+        return plan.packed(attend(plan.padded(queries), keys, values, plan.mask))
 
     def _attend_full(self, layer: FullLayer, queries: mx.array) -> mx.array:
         outputs, offset = [], 0
         for row, mask in zip(self.rows, self._masks(), strict=True):
             own = queries[offset : offset + row.length].transpose(1, 0, 2)[None]  # [1, H, T, K]
-            keys, values = layer.read(row.slot, mask.shape[-1])
+            keys, values = layer.read(row.slot, mask.seen.shape[-1])
             out = _attend_in_pieces(own, keys, values, mask)
             outputs.append(out[0].transpose(1, 0, 2).reshape(row.length, -1))
             offset += row.length
         return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
 
-    def _masks(self) -> list[mx.array]:
-        """Per row [T, S]: key positions up to the query's own."""
+    def _masks(self) -> list[Mask]:
+        """Per row: key positions up to the query's own."""
         if self._full_masks is None:
             self._full_masks = []
             for row in self.rows:
                 seen = mx.arange(round_up(row.end, KEY_STEP))
                 queries = mx.arange(row.start, row.end)
-                self._full_masks.append(seen[None] <= queries[:, None])
+                self._full_masks.append(Mask((seen <= queries[:, None])[None, None]))
         return self._full_masks
 
     def _plan(self, ring: WindowLayer) -> "WindowPlan":
@@ -235,7 +271,7 @@ class WindowPlan:
             back.append(index * self.longest + np.arange(row.length))
             offset += row.length
         is_dense = offset == self.num_rows * self.longest
-        self.mask = mx.array(mask)
+        self.mask = Mask(mx.array(mask))
         self.places = mx.array(np.concatenate(places).astype(np.int32))
         self._pad = None if is_dense else mx.array(pad)
         self._back = None if is_dense else mx.array(np.concatenate(back).astype(np.int32))
@@ -245,40 +281,46 @@ class WindowPlan:
         at = np.arange(row.start, row.end)
         self._ring_used = row.start > 0
         self.places = mx.array(ring.places(row.slot, at[-capacity:]).astype(np.int32))
-        self._pad = None
-        self._back = None
-        laps = range(row.start // capacity, (row.end - 1) // capacity + 1)
-        self.laps = [self._lap(row, lap * capacity, reach, capacity) for lap in laps]
+        # Between a part of a lap at the front and one at the end, the laps that are whole.
+        borders = {round_up(row.start, capacity), row.end // capacity * capacity}
+        inside = {border for border in borders if row.start < border < row.end}
+        cuts = sorted({row.start, row.end} | inside)
+        self.laps = [self._laps(row, start, end, reach, capacity) for start, end in pairwise(cuts)]
 
-    def _lap(self, row: Row, start: int, reach: int, capacity: int) -> Lap:
-        """What the queries at positions start..start + capacity see."""
-        first, end = max(start, row.start), min(start + capacity, row.end)
+    def _laps(self, row: Row, start: int, end: int, reach: int, capacity: int) -> Laps:
+        """What the queries at positions `start` to `end` see: whole laps, or a part of one."""
+        count = max(1, (end - start) // capacity)
+        length = (end - start) // count
+        lap = (start // capacity + np.arange(count))[:, None] * capacity
+        own_length = (start + length - 1) % capacity + 1
         # Each lap begins at a multiple of KEY_STEP, so that sums take the same lanes as in a ring.
-        held = np.full(round_up(end - start, KEY_STEP), -1)
-        held[: end - start] = np.arange(start, end)
-        if start:
-            held = np.concatenate([held, np.arange(start - capacity, start)])
-        at = np.arange(first, end)[:, None]
-        seen = np.asarray((held >= 0) & (held <= at) & (held > at - reach), dtype=bool)
+        held = np.full((count, round_up(own_length, KEY_STEP)), -1)
+        held[:, :own_length] = lap + np.arange(own_length)
+        if start >= capacity or count > 1:
+            held = np.concatenate([held, lap - capacity + np.arange(capacity)], axis=1)
+        at = np.arange(start, end).reshape(count, length, 1)
+        own = held[:, None]
+        seen = np.asarray((own >= 0) & (own <= at) & (own > at - reach), dtype=bool)
         old = held % capacity
         new = (capacity if self._ring_used else 0) + held - row.start
         order = np.where(held < row.start, old, new)
-        order = np.where(seen.any(axis=0), order, 0)
-        return Lap(
-            first - row.start, end - row.start, mx.array(order.astype(np.int32)), mx.array(seen)
+        order = np.where(seen.any(axis=1), order, 0).reshape(-1).astype(np.int32)
+        first = start - row.start
+        return Laps(
+            first, first + end - start, count, mx.array(order), Mask(mx.array(seen[:, None]))
         )
 
     def extend(
         self, ring: WindowLayer, keys: mx.array, values: mx.array
     ) -> tuple[mx.array, mx.array]:
-        """K/V [1, G, C + T, K] that a prompt chunk attends to: the ring, then itself."""
-        own_keys, own_values = keys.transpose(1, 0, 2)[None], values.transpose(1, 0, 2)[None]
+        """K/V [G, C + T, K] that a prompt chunk attends to: the ring, then itself."""
+        own_keys, own_values = keys.swapaxes(0, 1), values.swapaxes(0, 1)
         if not self._ring_used:
             return own_keys, own_values
         old_keys, old_values = ring.read(self.first, self.first)
         return (
-            mx.concatenate([old_keys, own_keys], axis=2),
-            mx.concatenate([old_values, own_values], axis=2),
+            mx.concatenate([old_keys[0], own_keys], axis=1),
+            mx.concatenate([old_values[0], own_values], axis=1),
         )
 
     def padded(self, queries: mx.array) -> mx.array:

@@ -14,7 +14,7 @@ import pytest
 from mtp_mlx.model.cache import KEY_STEP
 from mtp_mlx.model.choose import gumbel
 from mtp_mlx.model.ffn import gelu_tanh
-from mtp_mlx.model.view import attend
+from mtp_mlx.model.view import Mask, attend
 
 ROWS = (2, 3, 4, 5, 7, 8, 12, 16, 24, 31, 32, 33, 64)
 MOST = max(ROWS)
@@ -139,9 +139,9 @@ HEADS = [(4, 1, 8), (4, 2, 16), (8, 8, 32), (8, 2, 64)]
 MAX_BLOCK = 8
 
 
-def causal(last: list[int], keys: int) -> mx.array:
-    """Mask [T, S] of queries at these positions."""
-    return mx.arange(keys)[None] <= mx.array(last)[:, None]
+def causal(last: list[int], keys: int) -> Mask:
+    """Mask of queries at these positions."""
+    return Mask((mx.arange(keys)[None] <= mx.array(last)[:, None])[None, None])
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), HEADS)
@@ -179,9 +179,9 @@ def test_attention_over_rings_of_many_rows(
     queries = draw(1, num_rows, heads, MAX_BLOCK, size)
     keys, values = (draw(s, num_rows, kv_heads, capacity, size) for s in (2, 3))
     mask = mx.random.bernoulli(0.7, (num_rows, 1, MAX_BLOCK, capacity), key=mx.random.key(4))
-    together = attend(queries, keys, values, mask)
+    together = attend(queries, keys, values, Mask(mask))
     for row in range(num_rows):
         part = slice(row, row + 1)
         for block in (1, 2, 4, 5, MAX_BLOCK):
-            own = queries[part, :, :block], keys[part], values[part], mask[part, :, :block]
+            own = queries[part, :, :block], keys[part], values[part], Mask(mask[part, :, :block])
             assert same_bits(attend(*own), together[part, :, :block]), (row, block)

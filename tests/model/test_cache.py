@@ -24,7 +24,7 @@ from mtp_mlx.config import LayerSpec, RopeSpec
 from mtp_mlx.model import view as view_module
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.cache import KEY_STEP, Cache
-from mtp_mlx.model.view import View, draft_view, target_view
+from mtp_mlx.model.view import Mask, View, draft_view, target_view
 
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 4
 NUM_SLOTS = 3
@@ -73,16 +73,14 @@ class Seen:
     def __init__(self) -> None:
         self.by_query: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
-    def __call__(
-        self, queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array
-    ) -> mx.array:
+    def __call__(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
         batch, _, length, _ = queries.shape
-        everything, mask = np.array(queries), np.array(mask)
-        mask = np.broadcast_to(mask, (batch, HEADS, length, keys.shape[2]))
+        everything, shape = np.array(queries), (batch, HEADS, length, keys.shape[2])
+        shown = np.broadcast_to(np.array(mask.seen), shape)
         keys, values = np.array(keys), np.array(values)
         for row in range(batch):
             for place in range(length):
-                indices = np.flatnonzero(mask[row, 0, place])
+                indices = np.flatnonzero(shown[row, 0, place])
                 if indices.size:  # padding sees nothing
                     assert np.isfinite(keys[row]).all() and np.isfinite(values[row]).all()
                     number = int(everything[row, 0, place, 0])
