@@ -50,8 +50,10 @@ def test_keys_walk_the_tokens(page):
     page.keyboard.press("ArrowRight")
     card = page.locator("#card")
     assert page.evaluate("document.activeElement.textContent") == " word1"
+    assert card.is_visible()
     assert card.locator("p").first.inner_text() == "Round 1 · drafted 7, accepted 7"
     page.keyboard.press("End")
+    assert card.is_visible()
     assert page.evaluate("document.activeElement.textContent") == " word39"
     assert reply.locator(".text .tok[tabindex]").count() == 1
     page.keyboard.press("Escape")

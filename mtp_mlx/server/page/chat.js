@@ -31,7 +31,7 @@ export class Chat {
 		});
 		document.addEventListener("keydown", (event) => {
 			if (event.key === "Escape" && byId("card").hidden) this.going?.abort();
-			hideCard();
+			if (!event.defaultPrevented) hideCard(); // arrows show the next
 		});
 		for (const node of byId("ideas").children) {
 			node.addEventListener("click", () => this.send(node.textContent));
