@@ -162,6 +162,8 @@ class Standin:
                 choice = {"index": 0, "finish_reason": None} | part.chunk(number)
                 yield frame({"choices": [choice]})
                 await asyncio.sleep(STEP_S)
+                if "snap" in asked and number == 2:
+                    raise ConnectionError("the server is gone")
                 if "break" in asked and number == 2:
                     error = {"message": "the engine stopped", "type": "server_error"}
                     yield frame({"error": error | {"param": None, "code": "engine_restarting"}})

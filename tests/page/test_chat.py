@@ -156,6 +156,14 @@ def test_an_error_in_mid_stream_keeps_what_was_said(page, standin):
     assert "word1" in reply.inner_text()
 
 
+def test_a_connection_that_breaks_is_called_one_and_keeps_what_was_said(page, opened, standin):
+    opened.allowed.append("ERR_INCOMPLETE_CHUNKED_ENCODING")
+    reply = say(page, "snap off")
+    alert = reply.get_by_role("alert").inner_text()
+    assert "The connection ended before the reply was complete." in alert
+    assert "word1" in reply.inner_text()
+
+
 def test_a_full_queue_is_waited_for(page, opened, standin):
     opened.allowed.append("503")
     standin.busy = 1
