@@ -90,6 +90,19 @@ def test_a_race_is_stopped(page):
     page.get_by_text("Stopped.").wait_for()
 
 
+def test_a_race_is_stopped_whatever_the_form_says_by_then(page):
+    tab(page, "Race")
+    prompt = page.locator("#race").get_by_label("Prompt")
+    prompt.fill("a long reply")
+    page.get_by_role("button", name="Race").click()
+    until(page, "document.getElementById('plain-text').textContent.length > 20")
+    prompt.fill("")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    page.get_by_role("button", name="Race").click()
+    assert page.locator("#race-go").inner_text() == "Race"  # nothing to race with
+
+
 def test_connect_has_code_for_this_server(page, served):
     tab(page, "Connect")
     code = page.locator("#connect pre").all_inner_texts()

@@ -13,7 +13,7 @@ export class Race {
 		on("race-form", "submit", (event) => {
 			event.preventDefault();
 			if (this.going) this.going.abort();
-			else this.race();
+			else if (event.target.reportValidity()) this.race();
 		});
 	}
 
