@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.page.acts import begun, complete, say, send, settings
+from tests.page.acts import begun, complete, say, send, settings, until
 
+UNUSUAL = "na\u00efve \U0001f98a\u2028\x85 end"
 WORDS = " ".join(f"word{i}" for i in range(40))
 
 
@@ -194,6 +195,16 @@ def test_a_reply_is_copied_as_curl_and_as_python(opened, served, standin):
     page.wait_for_timeout(50)
     compile(copied(), "copied", "exec")
     assert "seed=11" in copied() and 'api_key="not needed"' in copied()
+
+
+def test_a_button_that_copies_keeps_its_name(page):
+    say(page, "Tell me words")
+    button = page.locator(".reply .acts button").first
+    for _ in range(2):
+        button.click()
+        until(page, "document.querySelector('.reply .acts button').textContent !== 'Copy'")
+    page.wait_for_timeout(1400)
+    assert button.inner_text() == "Copy"
 
 
 def test_the_chat_is_saved_as_markdown_and_as_json(page):
