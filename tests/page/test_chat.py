@@ -219,3 +219,26 @@ def test_the_chat_is_saved_as_markdown_and_as_json(page):
     assert messages[1] == {"role": "assistant", "content": WORDS}
     page.get_by_role("button", name="New chat").click()
     assert page.locator("#log article").count() == 0 and page.locator("#hello").is_visible()
+
+
+def test_frames_are_read_however_their_bytes_are_cut(page):
+    sent = f": prefill 1/2\r\n\r\ndata: {UNUSUAL}\n\ndata:a\r\ndata: b\r\n\r\ndata: cut off"
+    for size in (1, 2, 7, 1000):
+        found = page.evaluate(
+            """async ([text, size]) => {
+                const {frames} = await import('/page/sse.js');
+                const bytes = new TextEncoder().encode(text);
+                const body = new ReadableStream({
+                    start(out) {
+                        for (let at = 0; at < bytes.length; at += size)
+                            out.enqueue(bytes.slice(at, at + size));
+                        out.close();
+                    },
+                });
+                const found = [];
+                for await (const event of frames(body)) found.push(event);
+                return found;
+            }""",
+            [sent, size],
+        )
+        assert found == [{"comment": "prefill 1/2"}, {"data": UNUSUAL}, {"data": "a\nb"}]
