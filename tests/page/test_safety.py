@@ -43,7 +43,8 @@ def test_hostile_markdown_takes_no_time(page):
             const texts = [
                 '*a '.repeat(4000), '`'.repeat(9000), '['.repeat(9000), '**_'.repeat(3000),
                 '> '.repeat(5000), '- '.repeat(5000), '|'.repeat(9000), '\\\\'.repeat(9001),
-                '![a](b'.repeat(2000), '*'.repeat(9000), '_a_'.repeat(3000), '~~x'.repeat(3000)];
+                '![a](b'.repeat(2000), '*'.repeat(9000), '_a_'.repeat(3000), '~~x'.repeat(3000),
+                '```' + 'a'.repeat(300000) + '`'];
             return texts.map((text) => {
                 const start = performance.now();
                 new MarkdownView(root, (a, b) => [text.slice(a, b)]).update(text);
