@@ -93,6 +93,7 @@ def check_queue_time(here, stream):
     for sock in busy:
         send(sock, chat(stream=True, max_tokens=3000))
     until(lambda: here.llm.stats().running == 2)
+    read_before = here.llm.stats().prompt_tokens
     start = time.monotonic()
     answer = here.raw(chat(stream=stream, max_tokens=3))
     assert time.monotonic() - start > 0.4
@@ -106,6 +107,7 @@ def check_queue_time(here, stream):
     for sock in busy:
         reset(sock)
     until(here.is_idle)
+    assert here.llm.stats().prompt_tokens == read_before
 
 
 def last_error(body: bytes) -> dict:
@@ -266,6 +268,22 @@ def test_more_connections_than_allowed_are_told_so_and_all_are_closed(here):
     for sock in sockets:
         sock.close()
     until(lambda: descriptors() <= before + 2)
+
+
+def test_far_too_many_connections_are_not_even_told():
+    with limited(replace(FEW, connections=2)) as here:
+        sockets = [here.connect() for _ in range(9)]
+        told, dropped = [], 0
+        for sock in sockets[2:]:
+            try:
+                told.append(read(sock).code)
+            except (ConnectionError, AssertionError):  # closed, and nothing said
+                dropped += 1
+        assert (told, dropped) == (["queue_full"] * 2, 5)
+        for sock in sockets:
+            sock.close()
+        until(lambda: not here.connections)
+        assert here.ask("GET", "/health").status == 200
 
 
 # --- the end -------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tests.server.served import (
 )
 
 LONG = "a fox and an owl " * 25
+PHASES = ("queue", "prefill", "decode")
 FREED_S = 0.5  # a round of tiny, on a busy machine
 
 
@@ -50,8 +51,21 @@ def leave(sock, how: str) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("how", ["fin", "reset"])
-@pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_who_leaves_frees_all_that_was_taken(here, phase, how, stream):
+    check_leaving(here, phase, how, stream)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("phase", PHASES)
+def test_two_hundred_who_leave_in_each_phase(here, phase):
+    draw = random.Random(phase)
+    for _ in range(200):
+        check_leaving(here, phase, draw.choice(("fin", "reset")), draw.random() < 0.5)
+
+
+def check_leaving(here, phase: str, how: str, stream: bool) -> None:
     cancelled = here.desk.metrics.cancelled
     others = [here.connect() for _ in range(2 if phase == "queue" else 0)]
     for sock in others:

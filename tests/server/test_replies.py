@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 
 import pytest
 
@@ -197,6 +198,26 @@ def test_the_same_under_the_names_of_mlx_lm(here):
     }
     assert len(texts) == 1
     assert here.post("/completions", {"prompt": "The sky", "max_tokens": 2}).status == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_a_body_refers_to_is_never_fetched(here, path):
+    with socket.create_server(("127.0.0.1", 0)) as canary:
+        canary.setblocking(False)
+        url = f"http://127.0.0.1:{canary.getsockname()[1]}/a.png"
+        part = {"type": "image_url", "image_url": {"url": url}}
+        schema = {"type": "json_schema", "json_schema": {"schema": {"$ref": url}}}
+        for fields in (
+            {"messages": [{"role": "user", "content": [part]}]},
+            {"messages": [{"role": "user", "content": url}], "response_format": schema},
+            {"messages": [{"role": "user", "content": url}], "model": url},
+            {"prompt": url, "response_format": schema},
+            {"prompt": url, "model": url},
+            {"tokens": [5], "model": url},
+        ):
+            assert here.post(path, {"max_tokens": 2, **fields}).status in (200, 400, 404)
+        with pytest.raises(BlockingIOError):
+            canary.accept()
 
 
 def test_ignored_fields_are_listed(here):
