@@ -322,7 +322,8 @@ def test_a_port_that_is_taken_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EADDRNOTAVAIL])
 def test_an_address_that_may_not_be_had_is_one_line(monkeypatch, number):
-    def refuse(*_):
+    def refuse(listener, address):
+        listener.close()
         raise OSError(number, "the system's own words")
 
     monkeypatch.setattr(listen, "_bound", refuse)
