@@ -1,4 +1,5 @@
-"""Clients that leave, or do not read: rows C1 to C3 of the fault matrix."""
+"""Clients that leave, or do not read: rows C1 to C3 of the fault matrix. How soon is counted in
+test_rounds.py."""
 
 import contextlib
 import json
@@ -27,7 +28,6 @@ from tests.server.served import (
 
 LONG = "a fox and an owl " * 25
 PHASES = ("queue", "prefill", "decode")
-FREED_S = 0.5  # a round of tiny, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +87,11 @@ def check_leaving(here, phase: str, how: str, stream: bool) -> None:
     until(is_there)
     leave(sock, how)
     if others:
-        assert until(lambda: here.desk.in_flight == 2) < FREED_S
+        until(lambda: here.desk.in_flight == 2)
         assert here.llm.stats().waiting == 0
         for other in others:
             reset(other)
-    assert until(here.is_idle) < FREED_S
+    until(here.is_idle)
     until(lambda: here.desk.metrics.cancelled == cancelled + 1 + len(others))
     until(lambda: " 499 " in here.log.lines[-1])
 
@@ -125,7 +125,7 @@ def test_a_disconnect_is_seen_behind_a_second_request(here):
     send(sock, long_request(True) + request("GET", "/health"))
     until(lambda: here.llm.stats().running == 1)
     reset(sock)
-    assert until(here.is_idle) < FREED_S
+    until(here.is_idle)
 
 
 def trials(here, count: int, seed: int) -> None:
