@@ -27,7 +27,9 @@ class MlxLm:
     def run(self, prompts: list[list[int]], tokens: int, drafts: Drafts) -> Iterator[Arrival]:
         """No id ends a reply: generate_step knows no end, and the batch is given no stop tokens."""
         assert drafts == 0, "mlx-lm drafts nothing here"
-        return self._alone(prompts[0], tokens) if len(prompts) == 1 else self._batch(prompts, tokens)
+        return (
+            self._alone(prompts[0], tokens) if len(prompts) == 1 else self._batch(prompts, tokens)
+        )
 
     def _alone(self, prompt: list[int], tokens: int) -> Iterator[Arrival]:
         for token, _ in generate_step(mx.array(prompt), self._model, max_tokens=tokens):
@@ -35,9 +37,7 @@ class MlxLm:
 
     def _batch(self, prompts: list[list[int]], tokens: int) -> Iterator[Arrival]:
         rows = len(prompts)
-        generator = BatchGenerator(
-            self._model, completion_batch_size=rows, prefill_batch_size=rows
-        )
+        generator = BatchGenerator(self._model, completion_batch_size=rows, prefill_batch_size=rows)
         row_of = {uid: row for row, uid in enumerate(generator.insert(prompts, [tokens] * rows))}
         left = rows
         while left:

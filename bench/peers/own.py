@@ -13,7 +13,7 @@ from mtp_mlx.request import Failed, Request, Sampling, Tokens
 
 
 class Own:
-    """One engine for all jobs, so that its policy goes on learning; nothing is cached of prompts."""
+    """One engine for all jobs, so that its policy goes on learning; no prompt is cached."""
 
     distribution = "mtp-mlx"
 
