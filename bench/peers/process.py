@@ -82,10 +82,11 @@ def running(
         asked = {"target": str(target), "drafter": str(drafter), "blas": blas and str(blas)}
         yield Process(name, _ask(popen, asked, name), popen)
     finally:
-        assert popen.stdin is not None
+        assert popen.stdin is not None and popen.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             popen.stdin.close()
         popen.wait()
+        popen.stdout.close()
 
 
 def installed() -> Sequence[str]:

@@ -43,9 +43,9 @@ def test_a_plain_job_reads_once_a_forward_and_writes_what_rows_write_alone(own):
     alone = [own.run(Job([prompt], TOKENS, 0)) for prompt in PROMPTS]
     assert together.texts == [text for each in alone for text in each.texts]
     assert [len(text) for text in together.texts] == [TOKENS, TOKENS]
-    # The first row was read first and ends first: each is alone for one forward of the last 12.
-    assert together.rows == together.decode_tokens
-    assert together.reads == together.forwards
+    # What is in the air as the last row gets its first id is counted on one side only.
+    assert together.decode_tokens - together.rows in (0, 1)
+    assert together.reads - together.forwards in (0, 1)
     assert alone[0].decode_tokens == TOKENS - 1
     assert (alone[0].forwards, alone[0].reads) == (0, 0)  # it was timed
     assert 0 < alone[0].decode_s < alone[0].whole_s
@@ -108,7 +108,8 @@ def test_bars_are_judged_where_both_are_here_and_they_apply():
     fast, slow = (Seen([], [[done([1] * 10, seconds)]]) for seconds in (1.0, 1.5))
     chosen = cases.variants((OWN, LM, VLM), (2,), 3)
     assert [v.name for v in chosen] == [
-        "mlx-lm plain", "mlx-vlm plain", "mlx-vlm MTP", "mtp-mlx plain", "mtp-mlx auto", "mtp-mlx 2",
+        "mlx-lm plain", "mlx-vlm plain", "mlx-vlm MTP",
+        "mtp-mlx plain", "mtp-mlx auto", "mtp-mlx 2",
     ]  # fmt: skip
     seen = {v: fast if v.engine == OWN else slow for v in chosen}
 
