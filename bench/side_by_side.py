@@ -14,15 +14,16 @@ from asking to the last, prompts included. Ratios are of decoding, within a repe
 and highest over the repeats are shown. One run more of each variant is not timed but counted, while
 all rows decode: target forwards a token and row (of a plain engine 1), drafts accepted a row and
 round (tokens a forward of the row, less 1), and reads, how often the host waits for an array, a
-target forward. A row is wrong where any run gives other ids than the same engine does for the row
-alone, plain; a preloaded BLAS rounds a row otherwise beside others, so there wrong rows are counted
-but no failure. `MB` is MLX's own peak with the weights; it and the other sizes are of this machine.
+target forward. CPU time is of all threads; other programs move it less than the clock. A row is
+wrong where any run gives other ids than the same engine does for the row alone, plain; a preloaded
+BLAS rounds a row otherwise beside others, so there wrong rows are counted but no failure. `MB` is
+MLX's own peak with the weights. Each variant writes a few ids untimed before a case.
 
 With --blas a library is preloaded in all processes in place of the BLAS that MLX's CPU wheels come
 with; OpenBLAS makes rows cheap, as a good GPU does. On Debian:
 
     apt-get install libopenblas0-pthread
-    python -m bench.side_by_side --blas $(find /usr/lib -name libopenblas.so.0 | head -1)
+    python -m bench.side_by_side --blas "$(find /usr/lib -name libopenblas.so.0 | head -1)"
 
 Prints tables, then one JSON line. Exit code 1 where a row of ours is wrong (without --blas).
 
@@ -52,7 +53,8 @@ from bench.peers.prompts import prompts
 from mtp_mlx.embedded import NAMES
 
 HEADS = ("tok/s", "low-high", "x mlx-lm", "low-high", "whole", "fwd/tok", "accept", "reads")
-HEADS += ("wrong", "MB")
+HEADS += ("CPU ms/tok", "wrong", "MB")
+WARM_UP = 16  # ids a row that each variant writes before a case is timed
 
 
 def truths(engine: Process, tokens: int, asked: Sequence[list[int]]) -> dict[tuple, list[int]]:
@@ -73,11 +75,16 @@ def measure(
     repeats: int,
 ) -> dict[Variant, Seen]:
     """All variants of a case, in turn."""
-    seen = {v: Seen(run(engines[v.engine], case, tokens, v.drafts, counts=True)) for v in chosen}
+    seen = {variant: Seen() for variant in chosen}
+    for variant in chosen:
+        run(engines[variant.engine], case, WARM_UP, variant.drafts, counts=False)
     for repeat in range(repeats):
         for variant in chosen if repeat % 2 == 0 else reversed(chosen):
             engine = engines[variant.engine]
             seen[variant].timed.append(run(engine, case, tokens, variant.drafts, counts=False))
+    for variant in chosen:
+        engine = engines[variant.engine]
+        seen[variant].counted = run(engine, case, tokens, variant.drafts, counts=True)
     return seen
 
 
@@ -97,6 +104,7 @@ def line(
         "forwards_per_token": rows / tokens,
         "accepted": tokens / rows - 1,
         "reads_per_forward": own.total("reads") / own.total("forwards"),
+        "cpu_s_per_token": spread(own.cpu_per_token),
         "wrong": own.wrong(right),
         "of": len(right),
         "peak_bytes": max(done.peak_bytes for run in own.timed for done in run),
@@ -117,6 +125,7 @@ def show(found: dict[str, Any]) -> None:
         f"{found['forwards_per_token']:.2f}",
         f"{found['accepted']:.2f}",
         f"{found['reads_per_forward']:.1f}",
+        f"{1e3 * found['cpu_s_per_token']['median']:.1f}",
         f"{found['wrong']} of {found['of']}",
         f"{found['peak_bytes'] / 1e6:.0f}",
     )

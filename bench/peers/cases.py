@@ -57,11 +57,10 @@ class Case:
 
 @dataclass
 class Seen:
-    """All runs of a variant in a case: the counted one, then the timed ones, a list of batches
-    each."""
+    """All runs of a variant in a case, a list of batches each: the timed ones and the counted."""
 
-    counted: list[Done]
     timed: list[list[Done]] = field(default_factory=list)
+    counted: list[Done] = field(default_factory=list)
 
     @property
     def decode(self) -> list[float]:
@@ -79,13 +78,23 @@ class Seen:
             for run in self.timed
         ]
 
+    @property
+    def cpu_per_token(self) -> list[float]:
+        """Seconds of all cores, a token, while decoding."""
+        return [
+            sum(done.decode_cpu_s for done in run) / sum(done.decode_tokens for done in run)
+            for run in self.timed
+        ]
+
     def total(self, what: str) -> int:
         return sum(vars(done)[what] for done in self.counted)
 
     def wrong(self, right: Sequence[list[int]]) -> int:
         """Rows that in any run were not what they should be."""
         texts = [
-            [text for done in run for text in done.texts] for run in (self.counted, *self.timed)
+            [text for done in run for text in done.texts]
+            for run in (*self.timed, self.counted)
+            if run
         ]
         return sum(any(run[row] != right[row] for run in texts) for row in range(len(right)))
 

@@ -44,7 +44,7 @@ def play(engine: Engine, job: Job) -> Done:
     mx.reset_peak_memory()
     texts: list[list[int]] = [[] for _ in job.prompts]
     without = set(range(len(texts)))
-    before, tokens, first = Counts(), 0, 0.0
+    before, tokens, first, cpu = Counts(), 0, 0.0, 0.0
     with engine.meter.counting() if job.counts else nullcontext():
         started = time.perf_counter()
         for row, ids in engine.run(job.prompts, job.tokens, job.drafts):
@@ -52,9 +52,9 @@ def play(engine: Engine, job: Job) -> Done:
             if row in without:
                 without.remove(row)
                 if not without:
-                    first = time.perf_counter()
+                    first, cpu = time.perf_counter(), time.process_time()
                     tokens, before = sum(map(len, texts)), engine.meter.counts
-        ended = time.perf_counter()
+        ended, cpu_ended = time.perf_counter(), time.process_time()
     short = {len(text) for text in texts} - {job.tokens}
     if short:
         raise RuntimeError(f"replies of {sorted(short)} ids instead of {job.tokens}")
@@ -64,6 +64,7 @@ def play(engine: Engine, job: Job) -> Done:
         whole_s=ended - started,
         decode_tokens=sum(map(len, texts)) - tokens,
         decode_s=ended - first,
+        decode_cpu_s=cpu_ended - cpu,
         peak_bytes=mx.get_peak_memory(),
         **asdict(seen),
     )

@@ -20,13 +20,14 @@ class Job:
 @dataclass(frozen=True)
 class Done:
     """`whole_s`: from asking to the last id on the host. Decoding is what comes after every row has
-    its first id: `decode_tokens` ids in `decode_s`; the counts are of this part too. `peak_bytes`:
-    MLX's own, with the weights."""
+    its first id: `decode_tokens` ids in `decode_s`, and `decode_cpu_s` of all threads; the counts
+    are of this part too. `peak_bytes`: MLX's own, with the weights."""
 
     texts: list[list[int]]
     whole_s: float
     decode_tokens: int
     decode_s: float
+    decode_cpu_s: float
     peak_bytes: int
     forwards: int
     rows: int

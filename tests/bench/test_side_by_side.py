@@ -20,7 +20,7 @@ TOKENS = 12
 def done(text: list[int], seconds: float = 1.0) -> Done:
     return Done(
         texts=[text], whole_s=2 * seconds, decode_tokens=len(text), decode_s=seconds,
-        peak_bytes=1, forwards=len(text), rows=len(text), reads=len(text),
+        decode_cpu_s=seconds, peak_bytes=1, forwards=len(text), rows=len(text), reads=len(text),
     )  # fmt: skip
 
 
@@ -91,21 +91,22 @@ def test_ratios_are_of_the_same_repeat():
 
 def test_a_row_is_wrong_where_any_run_has_other_ids():
     right = [[5, 6, 7]]
-    seen = Seen([done([5, 6, 7])], [[done([5, 6, 7])]])
+    seen = Seen([[done([5, 6, 7])]], [done([5, 6, 7])])
     assert seen.wrong(right) == 0
     seen.timed.append([done([5, 6, 8])])
     assert seen.wrong(right) == 1
-    assert Seen([done([5, 6, 8])], []).wrong(right) == 1
+    assert Seen([], [done([5, 6, 8])]).wrong(right) == 1
 
 
 def test_speeds_are_of_all_batches_of_a_run():
-    seen = Seen([], [[done([1] * 10, 1.0), done([1] * 20, 2.0)], [done([1] * 30, 1.0)]])
+    seen = Seen([[done([1] * 10, 1.0), done([1] * 20, 2.0)], [done([1] * 30, 1.0)]])
     assert seen.decode == [10, 30]
     assert seen.whole == [5, 15]
+    assert seen.cpu_per_token == [0.1, 1 / 30]
 
 
 def test_bars_are_judged_where_both_are_here_and_they_apply():
-    fast, slow = (Seen([], [[done([1] * 10, seconds)]]) for seconds in (1.0, 1.5))
+    fast, slow = (Seen([[done([1] * 10, seconds)]]) for seconds in (1.0, 1.5))
     chosen = cases.variants((OWN, LM, VLM), (2,), 3)
     assert [v.name for v in chosen] == [
         "mlx-lm plain", "mlx-vlm plain", "mlx-vlm MTP",
