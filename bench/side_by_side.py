@@ -25,7 +25,8 @@ with; OpenBLAS makes rows cheap, as a good GPU does. On Debian:
     apt-get install libopenblas0-pthread
     python -m bench.side_by_side --blas "$(find /usr/lib -name libopenblas.so.0 | head -1)"
 
-Prints tables, then one JSON line. Exit code 1 where a row of ours is wrong (without --blas).
+Prints tables, then one JSON line. Exit code 1 where a row of ours is wrong (without --blas). All of
+it takes about half an hour on two idle cores.
 
     make peers
     python -m bench.side_by_side
@@ -79,6 +80,7 @@ def measure(
     for variant in chosen:
         run(engines[variant.engine], case, WARM_UP, variant.drafts, counts=False)
     for repeat in range(repeats):
+        print(f"{case.rows} rows, {case.lengths}: repeat {repeat + 1}", file=sys.stderr, flush=True)
         for variant in chosen if repeat % 2 == 0 else reversed(chosen):
             engine = engines[variant.engine]
             seen[variant].timed.append(run(engine, case, tokens, variant.drafts, counts=False))
@@ -182,10 +184,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pair", choices=NAMES, action="append", default=None)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--lengths", choices=tuple(LENGTHS), nargs="+", default=list(LENGTHS))
-    parser.add_argument("--depths", type=int, nargs="*", default=[1, 3, 5], help="ours, fixed")
+    parser.add_argument("--depths", type=int, nargs="*", default=[1, 3], help="ours, fixed")
     parser.add_argument("--peer-drafts", type=int, default=3, help="mlx-vlm's, a round")
     parser.add_argument("--tokens", type=int, default=256, help="new ones of each row")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--blas", type=Path, help="a library to preload, as OpenBLAS")
     parser.add_argument("--own", action="store_true", help="leave the peers out")
     parser.add_argument("--quick", action="store_true", help="a smoke: 1 and 2 rows, 24 ids, once")
@@ -240,7 +242,9 @@ def show_engines(known: Mapping[str, dict[str, Any]]) -> None:
             print(f"{name:>8}  {environment.ABSENT}")
             continue
         said = "{version}, MLX {mlx}, Python {python}, {device}".format(**known[name])
-        print(f"{name:>8}  {said}; {known[name]['max_rss_bytes'] / 1e6:.0f} MB resident at most")
+        note = "" if known[name]["note"] is None else f"; {known[name]['note']}"
+        resident = f"{known[name]['max_rss_bytes'] / 1e6:.0f} MB resident at most"
+        print(f"{name:>8}  {said}; {resident}{note}")
 
 
 def main() -> int:

@@ -25,10 +25,11 @@ MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Engine(Protocol):
-    """A loaded pair. `distribution`: what it is installed as."""
+    """A loaded pair. `distribution`: what it is installed as. `note`: what to know of this run."""
 
     distribution: str
     meter: Meter
+    note: str | None
 
     def run(self, prompts: list[list[int]], tokens: int, drafts: Drafts) -> Iterator["Arrival"]:
         """Ids as they reach the host."""
@@ -77,6 +78,7 @@ def about(engine: Engine) -> dict[str, Any]:
         "mlx": version("mlx"),
         "python": sys.version.split()[0],
         "device": str(mx.default_device()),
+        "note": engine.note,
     }
 
 

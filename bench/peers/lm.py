@@ -17,6 +17,7 @@ class MlxLm:
     """Needs no drafter."""
 
     distribution = "mlx-lm"
+    note = None
 
     def __init__(self, target: str, drafter: str) -> None:
         self._model, _ = load_model(Path(target))

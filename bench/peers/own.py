@@ -20,7 +20,9 @@ class Own:
     def __init__(self, target: str, drafter: str) -> None:
         opened = open_target(Path(target))
         drafts = open_drafter(Path(drafter), opened.config)
-        self._engine = MlxRuntime(opened, drafts, Loading(dtype="float32")).new_engine()
+        runtime = MlxRuntime(opened, drafts, Loading(dtype="float32"))
+        self._engine = runtime.new_engine()  # this measures what "auto" decides by
+        self.note = runtime.note
         self.meter = Meter(self._engine.target, lambda batch, *_: len(batch.rows))
 
     def run(self, prompts: list[list[int]], tokens: int, drafts: Drafts) -> Iterator[Arrival]:

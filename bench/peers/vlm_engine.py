@@ -17,6 +17,7 @@ class MlxVlm:
     """Its block size is ours and one more: it counts the pending token."""
 
     distribution = "mlx-vlm"
+    note = None
 
     def __init__(self, target: str, drafter: str) -> None:
         self._model = load_model(Path(target))
