@@ -135,12 +135,12 @@ def show(found: dict[str, Any]) -> None:
 
 
 def show_bar(bar: dict[str, Any]) -> None:
+    """Met or missed by the median; and whether every repeat says so."""
     verdict = "met" if bar["is_met"] else "MISSED"
-    print(
-        "  {bar}: {median:.2f} ({lowest:.2f}-{highest:.2f}), at least {least:.2f}: ".format(**bar)
-        + verdict,
-        flush=True,
-    )
+    if bar["lowest"] < bar["least"] <= bar["highest"]:
+        verdict += ", within the spread"
+    said = "{bar}: {median:.2f} ({lowest:.2f}-{highest:.2f}), at least {least:.2f}".format(**bar)
+    print(f"  {said}: {verdict}", flush=True)
 
 
 def measure_pair(
@@ -234,25 +234,29 @@ def about(asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def show_engines(known: Mapping[str, dict[str, Any]]) -> None:
+def show_engines(known: Mapping[str, dict[str, Any] | None]) -> None:
     """Versions, and the memory of the whole processes."""
     print()
-    for name in process.MODULES:
-        if name not in known:
+    for name, engine in known.items():
+        if engine is None:
             print(f"{name:>8}  {environment.ABSENT}")
             continue
-        said = "{version}, MLX {mlx}, Python {python}, {device}".format(**known[name])
-        note = "" if known[name]["note"] is None else f"; {known[name]['note']}"
-        resident = f"{known[name]['max_rss_bytes'] / 1e6:.0f} MB resident at most"
-        print(f"{name:>8}  {said}; {resident}{note}")
+        said = "{version}, MLX {mlx}, Python {python}, {device}".format(**engine)
+        note = "" if engine["note"] is None else f"; {engine['note']}"
+        print(f"{name:>8}  {said}; {engine['max_rss_bytes'] / 1e6:.0f} MB resident at most{note}")
 
 
 def main() -> int:
     """Print tables and the JSON line; 1 where a row of ours is wrong."""
     asked = arguments()
     present = (OWN,) if asked.own else process.installed()
+    wanted = present if asked.own else tuple(process.MODULES)
+    engines: dict[str, dict[str, Any] | None] = dict.fromkeys(wanted)
+    for name in wanted:
+        if name not in present:
+            print(f"{name}: {environment.ABSENT}")
     chosen = variants(present, asked.depths, asked.peer_drafts)
-    cases, engines = [], {}
+    cases = []
     for pair in asked.pair or NAMES:
         with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
             folder = Path(temporary)
@@ -264,7 +268,7 @@ def main() -> int:
                 for name in present
             }
             cases += measure_pair(pair, up, chosen, asked)
-            engines = {name: engine.about for name, engine in up.items()}
+            engines |= {name: engine.about for name, engine in up.items()}
     show_engines(engines)
     sizes = start.sizes()
     start.show_sizes(sizes)

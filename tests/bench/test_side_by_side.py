@@ -153,6 +153,27 @@ def test_what_makes_no_sense_is_refused_in_one_line(options, said, capsys, monke
     assert said in heard.err
 
 
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ((1.5, 1.6, 1.7), "met"),
+        ((1.1, 1.6, 1.7), "met, within the spread"),
+        ((1.1, 1.3, 1.4), "MISSED, within the spread"),
+        ((1.1, 1.2, 1.3), "MISSED"),
+    ],
+)
+def test_a_bar_says_whether_every_repeat_agrees(ratios, verdict, capsys):
+    lowest, median, highest = ratios
+    bar = {"bar": "plain / mlx-lm plain", "least": 1.4, "is_met": median >= 1.4}
+    side_by_side.show_bar({**bar, "lowest": lowest, "median": median, "highest": highest})
+    assert capsys.readouterr().out.strip().endswith(f"at least 1.40: {verdict}")
+
+
+def test_what_is_not_installed_is_named(capsys):
+    side_by_side.show_engines({LM: None})
+    assert capsys.readouterr().out.split() == [LM, *environment.ABSENT.split()]
+
+
 def test_an_environment_that_was_not_made_to_the_end_is_none(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "FOLDER", tmp_path)
     assert environment.python() is None
