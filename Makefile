@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS := $(if $(filter Darwin,$(shell uname -s)),dev,cpu,dev)
 BIN := .venv/bin
 
-.PHONY: setup demo check test test-all golden pairs bench
+.PHONY: setup demo check test test-all golden pairs peers bench
 
 setup: .venv/ready
 
@@ -45,6 +45,14 @@ pair-%: .venv-golden/ready
 .venv-golden/ready: tests/golden/requirements.txt
 	$(PYTHON) -m venv .venv-golden
 	.venv-golden/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# What ours is measured beside, in an environment of its own: bench.side_by_side, start, ragged.
+peers: .venv-peers/ready
+
+.venv-peers/ready: bench/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 bench: setup

@@ -4,8 +4,8 @@ The oracle proposes the right token with probability `--agreement` a, so that ea
 a + a² + a³ of 3 drafts a round (Leviathan et al. 2023), whatever runs beside it, and write what it
 writes alone without drafts. The target is a golden one with random weights and a window of 8; the
 prompts are shorter and longer than that. With --peer mlx-vlm runs the same checkpoint, prompts and
-oracle in an environment of its own (.venv-peer, made when absent), each engine against its own
-plain text of a row alone.
+oracle in an environment of its own (`make peers`), each engine against its own plain text of a row
+alone.
 
 Counted are the first `--rounds` rounds of every row. All of them have all their drafts and a budget
 that none of them reaches, and their number does not depend on what they keep: the clipped rounds at
@@ -25,7 +25,6 @@ import math
 import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -34,6 +33,8 @@ from typing import Any, NoReturn
 
 import mlx.core as mx
 
+from bench.peers import environment
+from bench.peers.vlm_layout import drop_vision_config
 from mtp_mlx.checkpoint import open_target
 from mtp_mlx.engine.engine import PREFILL_CHUNK
 from mtp_mlx.model.load import load_target
@@ -48,13 +49,7 @@ BATCHES = (1, 2, 4, 8)
 DRAFTS = 3
 # By turns below and above the window of 8, all different.
 LENGTHS = (3, 40, 6, 23, 4, 61, 7, 33, 5, 72, 2, 19, 8, 52, 9, 28, 10, 46, 12, 81)
-ROOT = Path(__file__).resolve().parents[1]
-PEER_FOLDER = ROOT / ".venv-peer"
-PEER_PACKAGES = (
-    "mlx-vlm==0.7.10",
-    "mlx[cpu]==0.32.4" if sys.platform == "linux" else "mlx==0.32.4",
-)
-PEER_SCRIPT = ROOT / "bench" / "peers" / "vlm.py"
+PEER_SCRIPT = Path(__file__).resolve().parent / "peers" / "vlm.py"
 SIGMAS = 3.0
 
 
@@ -150,26 +145,12 @@ def ours(folder: Path, law: Law, rounds: int) -> list[dict[str, Any]]:
     return lines
 
 
-def peer_python() -> Path | None:
-    """The interpreter of the peer's environment, which is made where it is absent; None where that
-    fails."""
-    python, ready = PEER_FOLDER / "bin" / "python", PEER_FOLDER / "ready"
-    if not ready.exists():
-        print(f"making {PEER_FOLDER.name}: {' '.join(PEER_PACKAGES)}", file=sys.stderr)
-        venv.create(PEER_FOLDER, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *PEER_PACKAGES]
-        if subprocess.run(install, stdout=sys.stderr).returncode:
-            return None
-        ready.touch()
-    return python
-
-
 def peer(folders: tuple[Path, Path], law: Law, tokens: int) -> dict[str, Any]:
     """What mlx-vlm says: its version and a line for each batch size; or why there is none."""
-    python = peer_python()
+    python = environment.python()
     if python is None:
-        return {"version": None, "note": "not installed"}
-    _drop_vision_config(folders[0] / "config.json")
+        return {"version": None, "note": environment.ABSENT}
+    drop_vision_config(folders[0])
     task = {
         "target": str(folders[0]),
         "drafter": str(folders[1]),
@@ -185,14 +166,6 @@ def peer(folders: tuple[Path, Path], law: Law, tokens: int) -> dict[str, Any]:
     if done.returncode:
         return {"version": None, "note": f"failed with exit code {done.returncode}, see stderr"}
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _drop_vision_config(path: Path) -> None:
-    """mlx-vlm builds a vision tower from null and fails; without the key it drops the tower that no
-    tensor belongs to."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.pop("vision_config", None)
-    path.write_text(json.dumps(config), encoding="utf-8")
 
 
 def show(name: str, lines: Sequence[dict[str, Any]], law: Law) -> None:

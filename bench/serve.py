@@ -2,11 +2,12 @@
 
 Three servers run side by side on loopback, and one at a time is asked: ours as it comes (drafts,
 "auto"), ours without drafts, and mlx-lm's, which drops batching once it has a drafter and so is
-asked plainly. 1, 4 and 8 clients stream `--requests` greedy replies each, one after another, to
-chats of mixed lengths that no server has seen before; all servers get the same chats, in an order
-that turns around with each repeat. Tokens/s is all clients' completion tokens over the wall time;
-ratios are of the same repeat, and the median is shown. A reply is wrong where it is not what the
-same server writes when it is asked alone, afterwards, without a cache where it can be told so.
+asked plainly. 1, 4 and 8 clients stream greedy replies, `--requests` for each of them, to chats of
+mixed lengths that no server has seen before: who has a reply takes the next chat. All servers get
+the same chats, in an order of servers that turns around with each repeat. Tokens/s is all clients'
+completion tokens over the wall time; ratios are of the same repeat, and the median is shown. A
+reply is wrong where it is not what the same server writes when it is asked alone, afterwards,
+without a cache where it can be told so.
 
 Prints a table, then one JSON line. Exit code 1 where a reply of ours is wrong.
 
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -108,11 +109,13 @@ def ask(server: Server, messages: Messages, extra: dict[str, Any]) -> Served:
         return read(response, started)
 
 
-def read(response: http.client.HTTPResponse, started: float) -> Served:
-    """The events of a stream to its end."""
+def read(response: Iterable[bytes], started: float) -> Served:
+    """The events of a stream to its end; where there is no text, that is when it would be there."""
     text, tokens, first = "", 0, 0.0
     for line in response:
-        if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
+        if line.startswith(b"data: [DONE]"):
+            return Served(text, tokens, first or time.perf_counter() - started)
+        if not line.startswith(b"data: "):
             continue
         event = json.loads(line[6:])
         if event.get("error"):
@@ -123,21 +126,22 @@ def read(response: http.client.HTTPResponse, started: float) -> Served:
                 first = time.perf_counter() - started
             text += piece
         tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-    return Served(text, tokens, first)
+    raise RuntimeError(f"a stream ended early, after {text[-40:]!r}")
 
 
 def crowd(server: Server, asked: Sequence[Messages], clients: int) -> tuple[float, list[Served]]:
     """All chats by so many clients at once: seconds, and the replies in the order of the chats."""
     replies: list[Served | BaseException | None] = [None] * len(asked)
+    left = iter(range(len(asked)))  # threads may share a range's iterator, not a generator
 
-    def client(own: int) -> None:
-        for index in range(own, len(asked), clients):
+    def client() -> None:
+        for index in left:
             try:
                 replies[index] = ask(server, asked[index], server.extra)
             except BaseException as error:
                 replies[index] = error
 
-    threads = [threading.Thread(target=client, args=(own,)) for own in range(clients)]
+    threads = [threading.Thread(target=client) for _ in range(clients)]
     started = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -269,7 +273,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pair", choices=NAMES, default="tiny")
     parser.add_argument("--clients", type=int, nargs="*", default=CLIENTS)
-    parser.add_argument("--requests", type=int, default=4, help="of each client, a repeat")
+    parser.add_argument("--requests", type=int, default=4, help="for each client, a repeat")
     parser.add_argument("--repeats", type=int, default=5)
     asked = parser.parse_args()
     lines = []

@@ -120,6 +120,21 @@ class EngineStopped(MtpError):
     exit_code = 70
 
 
+def contained(error: BaseException) -> Exception:
+    """The error of one request, whose own code has raised `error`.
+
+    A native library that panics raises what is no Exception and has no name to import. What comes
+    from outside of the code is raised again.
+    """
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        raise error
+    found = MtpError(f"the request's own code broke down: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
+
+
 def without_frames(error: Error) -> Error:
     """The same error, its traceback and those of its causes kept as notes, in words.
 

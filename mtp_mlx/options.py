@@ -277,21 +277,22 @@ def read_biases(text: str) -> dict[str, float]:
     """
     try:
         if text.lstrip().startswith("{"):
-            found = json.loads(text)
-            if not all(isinstance(bias, int | float) for bias in found.values()):
-                raise ValueError
-            return found
-        pairs = [part.split(":") for part in text.split(",")]
-        found = {token.strip(): float(bias) for token, bias in pairs}
+            pairs = json.loads(text, object_pairs_hook=list)  # a dict keeps the last of equal names
+        else:
+            split = [part.split(":") for part in text.split(",")]
+            pairs = [(token.strip(), float(bias)) for token, bias in split]
+        if not all(isinstance(bias, int | float) for _, bias in pairs):
+            raise ValueError
     except (ValueError, RecursionError) as error:
         raise RequestError(
             f"logit_bias must be ID:BIAS such as 5:-2.5, several between commas, or a JSON object, "
             f"found {shown(text)}",
             param="logit_bias",
         ) from error
+    found = dict(pairs)
     if len(found) != len(pairs):
         raise RequestError(
-            f"logit_bias names a token twice, found {shown(text)}", param="logit_bias"
+            f"logit_bias names a token twice, found {shown(text)}; name it once", param="logit_bias"
         )
     return found
 

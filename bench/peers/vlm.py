@@ -9,7 +9,7 @@ given, else a wrong one. A row's plain text is mlx-vlm's own, of the row alone.
 import json
 import random
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -96,33 +96,45 @@ class Oracle:
         drafter.filter_batch = self.keep
 
 
-def single(model: Any, prompt: Text, tokens: int, **speculation: Any) -> Text:
-    """A greedy reply to one prompt, alone."""
+def single(model: Any, prompt: Text, tokens: int, **speculation: Any) -> Iterator[int]:
+    """A greedy reply to one prompt, alone, as it comes; nothing ends it early."""
     ids = mx.array([prompt])
     step = generate_step(ids, model, None, None, max_tokens=tokens, temperature=0.0, **speculation)
-    return tuple(int(token) for token, _ in step)
+    return (int(token) for token, _ in step)
 
 
-def batch(model: Any, prompts: Sequence[Text], tokens: int, speculation: Any) -> list[Text]:
-    """Greedy replies to prompts of ascending lengths, together."""
+def batch(
+    model: Any, prompts: Sequence[Text], tokens: int, speculation: dict[str, Any]
+) -> Iterator[tuple[int, int]]:
+    """Greedy replies to prompts of ascending lengths, together: (row, token) as they come."""
     rows = len(prompts)
     generator = BatchGenerator(
         model.language_model,
         NeverStops(),
         prefill_batch_size=rows,
         completion_batch_size=rows,
+        compute_logprobs=False,
         greedy_sampling=True,
         **speculation,
     )
     embedded = [model.get_input_embeddings(mx.array([p]), None).to_dict() for p in prompts]
     uids = generator.insert([list(p) for p in prompts], [tokens] * rows, embedded)
-    replies: dict[int, list[int]] = {uid: [] for uid in uids}
+    row_of = {uid: row for row, uid in enumerate(uids)}
     while generator.has_work:
         for response in generator.next()[1]:
             if response.token is not None:
-                replies[response.uid].append(int(response.token))
+                yield row_of[response.uid], int(response.token)
     generator.close()
-    return [tuple(replies[uid]) for uid in uids]
+
+
+def together(
+    model: Any, prompts: Sequence[Text], tokens: int, speculation: dict[str, Any]
+) -> list[Text]:
+    """The same, whole."""
+    replies: list[list[int]] = [[] for _ in prompts]
+    for row, token in batch(model, prompts, tokens, speculation):
+        replies[row].append(token)
+    return [tuple(reply) for reply in replies]
 
 
 def run(task: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,7 +149,7 @@ def run(task: dict[str, Any]) -> list[dict[str, Any]]:
         "draft_block_size": task["drafts"] + 1,
     }
     prompts, tokens = [tuple(prompt) for prompt in task["prompts"]], task["tokens"]
-    alone = {prompt: single(model, prompt, tokens) for prompt in prompts}
+    alone = {prompt: tuple(single(model, prompt, tokens)) for prompt in prompts}
     oracle.attach(drafter)
     lines = []
     for rows in task["batches"]:
@@ -147,9 +159,9 @@ def run(task: dict[str, Any]) -> list[dict[str, Any]]:
             chosen = sorted(prompts[first : first + rows], key=len)
             oracle.start([(prompt, alone[prompt]) for prompt in chosen])
             if rows == 1:
-                replies = [single(model, chosen[0], tokens, **speculation)]
+                replies = [tuple(single(model, chosen[0], tokens, **speculation))]
             else:
-                replies = batch(model, chosen, tokens, speculation)
+                replies = together(model, chosen, tokens, speculation)
             wrong += sum(reply != alone[p] for p, reply in zip(chosen, replies, strict=True))
             count += len(chosen)
             emitted += sum(len(reply) - 1 for reply in replies)

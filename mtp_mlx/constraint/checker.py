@@ -13,18 +13,20 @@ class Checker(Helper):
     def __init__(self) -> None:
         super().__init__("mtp_mlx.constraint.check_worker", "schemas", "llguidance", WAIT_S)
 
-    def check(self, grammars: tuple[str, ...], param: str) -> None:
-        """Raise InvalidSchema unless these compile within the limits."""
+    def check(self, grammars: tuple[str, ...], param: str) -> str | None:
+        """What is wrong with these, None where each compiles. Raises InvalidSchema over the limits,
+        which says little of another time: the machine may have been busy."""
         try:
             self.ask({"grammars": grammars})
         except Refused as error:
-            raise InvalidSchema(f"the schema cannot be enforced: {error}", param=param) from error
+            return f"the schema cannot be enforced: {error}"
         except Overrun as error:
             raise InvalidSchema(
                 f"the schema takes more than {COMPILE_S:g} s or too much memory to compile; "
                 "make it simpler",
                 param=param,
             ) from error
+        return None
 
 
 CHECKER = lasting(Checker())

@@ -1,7 +1,7 @@
 """Makes grammars into constraints of replies, for one model's vocabulary.
 
 Everything slow is done on the caller's thread, before a request is submitted. What was compiled is
-kept, as is what could not be: the same schema comes again with each request of a program.
+kept, as is what was refused: the same schema comes again with each request of a program.
 """
 
 import threading
@@ -102,13 +102,13 @@ class Compiler:
 
 
 def _compiled(grammar: Grammar, tokenizer: "LLTokenizer") -> "LLMatcher | str":
-    """A matcher at its beginning, or what is wrong with the grammar."""
+    """A matcher at its beginning, or what is wrong with the grammar. Raises InvalidSchema for one
+    that took too much, which is no verdict to keep."""
     from llguidance import LLMatcher, LLParserLimits
 
-    try:
-        CHECKER.check(grammar.checks, grammar.param)
-    except InvalidSchema as error:
-        return str(error)
+    wrong = CHECKER.check(grammar.checks, grammar.param)
+    if wrong is not None:
+        return wrong
     limits = LLParserLimits(**LIMITS)
     matcher = LLMatcher(tokenizer, grammar.lark, log_level=SILENT, limits=limits)
     if not matcher.is_error():

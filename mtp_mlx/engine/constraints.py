@@ -13,6 +13,7 @@ import numpy as np
 
 from mtp_mlx.engine.draft import Draft
 from mtp_mlx.engine.sequence import Sequence
+from mtp_mlx.errors import contained
 from mtp_mlx.model.backend import read_ints
 
 
@@ -45,8 +46,8 @@ def ask(
         if sequence.request.constraint is not None:
             try:
                 _ask_row(ruling, row, place, sequence, own, vocab_size)
-            except Exception as error:  # of the request's own constraint: no other row is to blame
-                ruling.errors[row] = error
+            except BaseException as error:  # of its own constraint: no other row is to blame
+                ruling.errors[row] = contained(error)
         place += len(own) + 1
     return ruling
 

@@ -38,7 +38,7 @@ from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.engine.shadows import Shadows
 from mtp_mlx.engine.stats import Counters, outcome_of, row_statuses, seen_experts
 from mtp_mlx.engine.watch import Watch
-from mtp_mlx.errors import without_frames
+from mtp_mlx.errors import contained, without_frames
 from mtp_mlx.fit import PREFILL_CHUNK
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.drafter import Drafts
@@ -232,8 +232,8 @@ class Engine:
         verdict = land(launch_first(self.target, sequence, hidden))
         try:
             first, kept = first_token(sequence, verdict, hidden)
-        except Exception as error:  # NaN, or of the request's own is_end or constraint
-            return [self._fail(sequence, error)]
+        except BaseException as error:  # NaN, or of the request's own is_end or constraint
+            return [self._fail(sequence, contained(error))]
         events: list[Event] = [first]
         if kept.reason is not None:
             events.append(self._finish(sequence, kept.reason))
@@ -293,8 +293,8 @@ class Engine:
             sequence.note_fault(verdict.has_fault[index])
             try:
                 kept = judge(sequence, verdict, index)
-            except Exception as error:  # of its own is_end or constraint: no other row is to blame
-                events.append(self._fail(sequence, error))
+            except BaseException as error:  # of its own is_end or constraint: nobody else's fault
+                events.append(self._fail(sequence, contained(error)))
                 continue
             start = len(sequence.tokens)
             commit(self.cache, sequence, kept, states)

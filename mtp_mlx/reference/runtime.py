@@ -11,7 +11,7 @@ import numpy as np
 
 from mtp_mlx.checkpoint import Checkpoint
 from mtp_mlx.config import DrafterConfig, TargetConfig
-from mtp_mlx.errors import Unsupported
+from mtp_mlx.errors import Unsupported, contained
 from mtp_mlx.loading import Loading
 from mtp_mlx.reference.decode import CHUNK, Round, logits, propose, speculative_decode
 from mtp_mlx.reference.drafter import Drafter
@@ -158,9 +158,9 @@ class NumpyEngine:
         except StopIteration:
             self._rows.remove(row)
             return [Finished(row.id, "stop" if row.was_ended else "length")]
-        except Exception as error:  # NaN, or the request's own is_end: no other row is to blame
+        except BaseException as error:  # NaN, or the request's own is_end: nobody else's fault
             self._rows.remove(row)
-            return [Failed(row.id, error)]
+            return [Failed(row.id, contained(error))]
         self._count(row, done)
         row.was_ended = row.was_ended or done.ids[-1] in row.request.stop_ids
         scores = (done.logprobs, done.prompt_logprobs)

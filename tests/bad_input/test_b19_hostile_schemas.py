@@ -12,6 +12,7 @@ from mtp_mlx.constraint.compiler import Compiler
 from mtp_mlx.constraint.grammar import reply_grammar
 from mtp_mlx.constraint.schema import MAX_BYTES, MAX_DEPTH, read_response_format, read_schema
 from mtp_mlx.errors import InvalidSchema
+from mtp_mlx.helper import Overrun
 from tests.constraint.schemas import SCHEMAS, closed
 from tests.constraint.walks import ENDS, ROWS, begun, markers, tokenizer
 
@@ -129,6 +130,25 @@ def test_a_schema_that_failed_is_not_tried_again(monkeypatch):
         with pytest.raises(InvalidSchema, match="Invalid type"):
             begun(grammar)
         monkeypatch.setattr(Checker, "check", lambda *_: pytest.fail("tried again"))
+
+
+def test_a_schema_that_took_too_long_once_is_tried_again(monkeypatch):
+    """The machine may have been busy."""
+    grammar = reply_grammar(SCHEMAS["flat"], (), markers())
+    own, tries = Compiler(tokenizer(), ROWS, ENDS), []
+
+    def ask(self, request):
+        tries.append(request)
+        if len(tries) == 1:
+            raise Overrun("ran longer than 20 s")
+        return ""
+
+    monkeypatch.setattr(Checker, "ask", ask)
+    with pytest.raises(InvalidSchema, match="more than 1 s or too much memory to compile"):
+        own.start(grammar, "reply")
+    for _ in range(2):
+        own.start(grammar, "reply")
+    assert len(tries) == 2
 
 
 def test_what_was_compiled_is_kept_but_not_for_ever(monkeypatch):

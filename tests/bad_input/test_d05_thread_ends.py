@@ -2,18 +2,23 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import mtp_mlx
 from mtp_mlx import worker as module
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.runtime import MlxRuntime
+from mtp_mlx.errors import contained
 from mtp_mlx.worker import Inbox, Worker
-from tests.api_pairs import OracleRuntime, engine_of, folders
+from tests.api_pairs import OracleRuntime, engine_of, folders, loaded
 from tests.bad_input.engines import (
     LONG,
     PROMPTS,
+    SAMPLED,
     SOON_S,
     Calls,
     Fault,
@@ -22,6 +27,7 @@ from tests.bad_input.engines import (
     streams,
     wait_for_threads,
 )
+from tests.constraints import words
 
 LIMIT_S = 2.0
 
@@ -113,6 +119,59 @@ def test_every_kind_of_call_hears_that_the_thread_has_ended(monkeypatch, error, 
     with pytest.raises(mtp_mlx.EngineStopped, match=type(error).__name__):
         llm.stats()
     llm.close()
+
+
+class Panicking:
+    """A constraint, and a test of the end, that raise what is no Exception at the third token."""
+
+    def __init__(self, place: str, vocab_size: int, is_end: Callable[[int], bool]) -> None:
+        self._place, self._vocab_size, self._left = place, vocab_size, 2
+        self._is_end = is_end
+
+    def masks(self, drafts) -> np.ndarray:
+        if self._place == "masks" and self._left <= 0:
+            raise Fatal("gone")
+        return words(np.ones((len(drafts) + 1, self._vocab_size), dtype=bool))
+
+    def take(self, tokens) -> None:
+        self._left -= len(tokens)
+        if self._place == "take" and self._left < 0:
+            raise Fatal("gone")
+
+    def is_end(self, token: int) -> bool:
+        if self._place == "is_end" and self._left <= 0:
+            raise Fatal("gone")
+        return self._is_end(token)
+
+
+@pytest.mark.parametrize(("backend", "drafts"), [("mlx", 0), ("mlx", 3), ("numpy", 0)])
+@pytest.mark.parametrize("place", ["masks", "take", "is_end"])
+def test_a_panic_of_a_requests_own_code_ends_its_reply_alone(backend, place, drafts):
+    """As of a native library, whose panics are no Exceptions."""
+    llm = loaded(backend=backend)
+    expected = llm.generate(PROMPTS[0], **SAMPLED).token_ids
+    job, other = llm._job(PROMPTS[1], SAMPLED), llm._job(PROMPTS[0], SAMPLED)
+    own_code = Panicking(place, llm.config.vocab_size, job.request.is_end)
+    job.request = replace(
+        job.request, constraint=own_code, is_end=own_code.is_end, num_draft_tokens=drafts
+    )
+    llm._worker.submit(job, other)
+    reply = job.reply()
+    assert reply.finish_reason == "error" and "Fatal: gone" in (reply.error or "")
+    assert other.reply().token_ids == expected
+    assert llm.stats().is_idle and llm.snapshot().stopped is None
+
+
+@pytest.mark.parametrize("error", ENDINGS, ids=repr)
+def test_what_comes_from_outside_a_requests_code_is_not_its_fault(error):
+    if isinstance(error, Fatal):
+        found = contained(error)
+        assert type(found) is mtp_mlx.MtpError and found.__cause__ is error
+    else:
+        with pytest.raises(type(error)):
+            contained(error)
+    fault = ValueError("its own")
+    assert contained(fault) is fault
 
 
 def test_requests_that_the_thread_had_read_when_it_ended_have_ended(monkeypatch):

@@ -56,6 +56,12 @@ def test_biases_are_pairs_or_json(text):
     assert found == {"logit_bias": {"5": -2.0, "7": 1.5}}
 
 
+@pytest.mark.parametrize("text", ["5:1,5:2", '{"5": 1, "5": 2}'])
+def test_a_token_has_one_bias(text):
+    with pytest.raises(RequestError, match="names a token twice"):
+        Settings().with_text("logit_bias", text)
+
+
 @pytest.mark.parametrize("text", ["5", "on", "5:", "{}x", "[1]"])
 def test_what_is_no_bias_is_refused(text):
     with pytest.raises(RequestError, match="ID:BIAS"):

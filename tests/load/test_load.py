@@ -1,20 +1,24 @@
 """A server under load: texts stay those of a request alone, all is answered, nothing is held."""
 
 import asyncio
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 import mtp_mlx
+from mtp_mlx.server.limits import MIB
 from tests.load.asked import golden
 from tests.load.client import Outcome, fill
 from tests.load.ends import aborted, drained
 from tests.load.forms import FULL, QUICK
 from tests.load.runs import Target, burst, churn, steady
 from tests.load.soak import soak
-from tests.server.running import REAL, serving
+from tests.server.running import REAL, connect, serving
 
 FORMS = [pytest.param(QUICK, id="quick"), pytest.param(FULL, id="full", marks=pytest.mark.slow)]
 SOAK_S = 600.0
+JSON = b"Content-Type: application/json\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,42 @@ def test_clients_that_leave_send_rubbish_or_read_slowly_harm_nobody(target, text
     counts = asyncio.run(work).counts
     assert counts["left"] + counts["malformed"] + counts["equal"] == form.churn
     assert min(counts[kind] for kind in ("left", "malformed", "slow", "cancelled")) > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peak to read here")
+def test_headers_and_bodies_without_end_take_no_memory(server):
+    """5 MiB at most, and for a body its limit besides."""
+    post = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    piece = b" " * (1 << 18)
+    floods = [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nx: ", b"a" * MIB, 1, 0),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"x-a: 1\r\n" * 10_000, 1, 0),
+        (post + JSON + b"Content-Length: 8388609\r\n\r\n", piece, 64, 0),
+        (post + JSON + b"Transfer-Encoding: chunked\r\n\r\nfffffff\r\n", piece, 128, 8 * MIB),
+    ]
+    [child] = server.children()
+    for head, each, count, body in floods * 2:
+        before = restart_peak(child)
+        with connect(server.port) as sock, suppress(ConnectionError):
+            sock.sendall(head)
+            for _ in range(count):
+                sock.sendall(each)
+            assert sock.recv(9) == b"HTTP/1.1 "
+            assert sock.recv(3) in (b"431", b"413")
+        grown = peak_bytes(child) - before
+        assert grown < 5 * MIB + body * 9 // 8, f"{grown / MIB:.1f} MiB after {head[:60]}"
+
+
+def restart_peak(pid: int) -> int:
+    """The resident bytes of a process, from which its peak counts from now on."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return peak_bytes(pid)
+
+
+def peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) << 10
 
 
 @pytest.mark.slow

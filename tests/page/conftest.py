@@ -40,6 +40,7 @@ def standin(served):
     """As new: no key, nothing busy, nothing seen."""
     standin, _ = served
     standin.key, standin.busy, standin.bodies, standin.cancelled = None, 0, [], 0
+    standin.status_s = 0.0
     return standin
 
 

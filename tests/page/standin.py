@@ -93,7 +93,8 @@ def script(body: dict) -> list[Round]:
 
 class Standin:
     """`key`: what must be sent, if anything; `busy`, `loading`: requests that get 503; `bodies`:
-    those that were read; `cancelled`: streams whose client left."""
+    those that were read; `cancelled`: streams whose client left; `status_s`: how long the status
+    takes."""
 
     def __init__(self) -> None:
         self.key: str | None = None
@@ -101,6 +102,7 @@ class Standin:
         self.bodies: list[dict] = []
         self.cancelled = 0
         self.polls = 0
+        self.status_s = 0.0
 
     def app(self) -> Starlette:
         return Starlette(
@@ -125,6 +127,7 @@ class Standin:
 
     async def status(self, request: Request) -> Response:
         self.polls += 1
+        await asyncio.sleep(self.status_s)
         if self.loading:
             self.loading -= 1
             return fault(503, "model_loading", "the model is being loaded", {"retry-after": "1"})
@@ -159,6 +162,8 @@ class Standin:
                 choice = {"index": 0, "finish_reason": None} | part.chunk(number)
                 yield frame({"choices": [choice]})
                 await asyncio.sleep(STEP_S)
+                if "snap" in asked and number == 2:
+                    raise ConnectionError("the server is gone")
                 if "break" in asked and number == 2:
                     error = {"message": "the engine stopped", "type": "server_error"}
                     yield frame({"error": error | {"param": None, "code": "engine_restarting"}})

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.page.acts import begun, complete, say, send, settings
+from tests.page.acts import begun, complete, say, send, settings, until
 
+UNUSUAL = "na\u00efve \U0001f98a\u2028\x85 end"
 WORDS = " ".join(f"word{i}" for i in range(40))
 
 
@@ -156,6 +157,14 @@ def test_an_error_in_mid_stream_keeps_what_was_said(page, standin):
     assert "word1" in reply.inner_text()
 
 
+def test_a_connection_that_breaks_is_called_one_and_keeps_what_was_said(page, opened, standin):
+    opened.allowed.append("ERR_INCOMPLETE_CHUNKED_ENCODING")
+    reply = say(page, "snap off")
+    alert = reply.get_by_role("alert").inner_text()
+    assert "The connection ended before the reply was complete." in alert
+    assert "word1" in reply.inner_text()
+
+
 def test_a_full_queue_is_waited_for(page, opened, standin):
     opened.allowed.append("503")
     standin.busy = 1
@@ -188,6 +197,16 @@ def test_a_reply_is_copied_as_curl_and_as_python(opened, served, standin):
     assert "seed=11" in copied() and 'api_key="not needed"' in copied()
 
 
+def test_a_button_that_copies_keeps_its_name(page):
+    say(page, "Tell me words")
+    button = page.locator(".reply .acts button").first
+    for _ in range(2):
+        button.click()
+        until(page, "document.querySelector('.reply .acts button').textContent !== 'Copy'")
+    page.wait_for_timeout(1400)
+    assert button.inner_text() == "Copy"
+
+
 def test_the_chat_is_saved_as_markdown_and_as_json(page):
     say(page, "Tell me words")
     with page.expect_download() as markdown:
@@ -200,3 +219,26 @@ def test_the_chat_is_saved_as_markdown_and_as_json(page):
     assert messages[1] == {"role": "assistant", "content": WORDS}
     page.get_by_role("button", name="New chat").click()
     assert page.locator("#log article").count() == 0 and page.locator("#hello").is_visible()
+
+
+def test_frames_are_read_however_their_bytes_are_cut(page):
+    sent = f": prefill 1/2\r\n\r\ndata: {UNUSUAL}\n\ndata:a\r\ndata: b\r\n\r\ndata: cut off"
+    for size in (1, 2, 7, 1000):
+        found = page.evaluate(
+            """async ([text, size]) => {
+                const {frames} = await import('/page/sse.js');
+                const bytes = new TextEncoder().encode(text);
+                const body = new ReadableStream({
+                    start(out) {
+                        for (let at = 0; at < bytes.length; at += size)
+                            out.enqueue(bytes.slice(at, at + size));
+                        out.close();
+                    },
+                });
+                const found = [];
+                for await (const event of frames(body)) found.push(event);
+                return found;
+            }""",
+            [sent, size],
+        )
+        assert found == [{"comment": "prefill 1/2"}, {"data": UNUSUAL}, {"data": "a\nb"}]

@@ -50,8 +50,10 @@ def test_keys_walk_the_tokens(page):
     page.keyboard.press("ArrowRight")
     card = page.locator("#card")
     assert page.evaluate("document.activeElement.textContent") == " word1"
+    assert card.is_visible()
     assert card.locator("p").first.inner_text() == "Round 1 · drafted 7, accepted 7"
     page.keyboard.press("End")
+    assert card.is_visible()
     assert page.evaluate("document.activeElement.textContent") == " word39"
     assert reply.locator(".text .tok[tabindex]").count() == 1
     page.keyboard.press("Escape")
@@ -114,3 +116,37 @@ def test_tints_hold_within_markdown(page):
     assert text.locator("blockquote").inner_text() == "a quote"
     assert text.locator("a").get_attribute("href") == "https://example.org/"
     assert text.locator("a").get_attribute("rel") == "noopener noreferrer nofollow"
+
+
+def test_a_token_is_the_text_of_its_bytes(page):
+    """Also where a delta begins with what decoders take for a mark of the byte order."""
+    tokens = ["\ufeff", "\u00ef", "\U0001f98a", "", "x"]
+    spans, at = [], 0
+    for token, origin in zip(tokens, "ddtdd", strict=True):
+        spans.append([at, at := at + len(token.encode()), origin])
+    found = page.evaluate(
+        """async ([text, spans]) => {
+            const {Trace} = await import('/page/trace.js');
+            const trace = new Trace();
+            trace.add('content', text, {round: 1, drafted: 4, accepted: 4, spans, rejected: []});
+            return trace.tokens.map((token) => [trace.textOf(token), token.place]);
+        }""",
+        ["".join(tokens), spans],
+    )
+    assert found == [["\ufeff", 1], ["\u00ef", 2], ["\U0001f98a", 0], ["x", 4]]
+
+
+def test_a_reply_that_was_stopped_counts_tokens_without_text(page):
+    """Bytes of a character that is complete with a later token."""
+    spec = {"round": 1, "drafted": 0, "accepted": 0, "rejected": []}
+    spec["spans"] = [[0, 0, "p"], [0, 0, "p"], [0, 4, "p"]]
+    tokens = page.evaluate(
+        """async (spec) => {
+            const {Run} = await import('/page/run.js');
+            const run = new Run({});
+            run.take({choices: [{delta: {content: '\U0001f98a'}, spec}]});
+            return run.tokens;
+        }""",
+        spec,
+    )
+    assert tokens == 3

@@ -43,7 +43,8 @@ def test_hostile_markdown_takes_no_time(page):
             const texts = [
                 '*a '.repeat(4000), '`'.repeat(9000), '['.repeat(9000), '**_'.repeat(3000),
                 '> '.repeat(5000), '- '.repeat(5000), '|'.repeat(9000), '\\\\'.repeat(9001),
-                '![a](b'.repeat(2000), '*'.repeat(9000), '_a_'.repeat(3000), '~~x'.repeat(3000)];
+                '![a](b'.repeat(2000), '*'.repeat(9000), '_a_'.repeat(3000), '~~x'.repeat(3000),
+                '```' + 'a'.repeat(300000) + '`'];
             return texts.map((text) => {
                 const start = performance.now();
                 new MarkdownView(root, (a, b) => [text.slice(a, b)]).update(text);
@@ -75,6 +76,20 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(opened, served, standin):
     assert all("MTP_MLX_API_KEY" in each for each in (python, curl, web, swift))
     page.reload()
     dialog.wait_for()
+
+
+def test_a_key_that_no_header_can_carry_is_not_taken(opened, served, standin):
+    opened.allowed.append("401")
+    standin.key = "s3cret"
+    page = opened(served[1], is_ready=False)
+    key = page.get_by_label("Key", exact=True)
+    key.fill("clé — ключ")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(100)
+    assert page.get_by_role("dialog").is_visible()
+    key.fill(" s3cret ")
+    page.keyboard.press("Enter")
+    page.get_by_text("tiny", exact=True).first.wait_for()
 
 
 def test_a_key_that_is_refused_leaves_a_line_and_a_way_back(opened, served, standin):

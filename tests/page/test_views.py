@@ -37,6 +37,26 @@ def test_a_hidden_page_asks_for_nothing(page, standin):
     assert standin.polls == before + 1
 
 
+def test_a_page_that_is_hidden_while_it_asks_goes_on_asking_once_a_second(page, standin):
+    standin.status_s = 0.4
+    before = standin.polls
+    for _ in range(100):
+        if standin.polls > before:
+            break
+        page.wait_for_timeout(20)
+    for hidden in (True, False) * 5:
+        page.evaluate(
+            """(value) => {
+                Object.defineProperty(document, 'hidden', {value, configurable: true});
+                document.dispatchEvent(new Event('visibilitychange'));
+            }""",
+            hidden,
+        )
+    before = standin.polls
+    page.wait_for_timeout(2500)
+    assert 1 <= standin.polls - before <= 3
+
+
 def race(page, prompt: str):
     tab(page, "Race")
     page.locator("#race").get_by_label("Prompt").fill(prompt)
@@ -68,6 +88,19 @@ def test_a_race_is_stopped(page):
     until(page, "document.getElementById('plain-text').textContent.length > 20")
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped.").wait_for()
+
+
+def test_a_race_is_stopped_whatever_the_form_says_by_then(page):
+    tab(page, "Race")
+    prompt = page.locator("#race").get_by_label("Prompt")
+    prompt.fill("a long reply")
+    page.get_by_role("button", name="Race").click()
+    until(page, "document.getElementById('plain-text').textContent.length > 20")
+    prompt.fill("")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    page.get_by_role("button", name="Race").click()
+    assert page.locator("#race-go").inner_text() == "Race"  # nothing to race with
 
 
 def test_connect_has_code_for_this_server(page, served):

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from mtp_mlx.api import LLM
+from mtp_mlx.server.http import connection
 from mtp_mlx.server.http.app import App
 from mtp_mlx.server.http.run import Server
 from mtp_mlx.server.limits import Limits
 from mtp_mlx.server.settings import ServerSettings
 from tests.server.served import (
     HEAD,
+    PATIENCE_S,
     chat,
     endless,
     events,
@@ -84,7 +86,7 @@ def test_choices_count_each(here):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_who_waits_too_long_is_never_begun(stream):
-    with limited(replace(FEW, queue_s=0.5)) as here:
+    with limited(replace(FEW, queue_s=1.0)) as here:
         check_queue_time(here, stream)
 
 
@@ -93,9 +95,10 @@ def check_queue_time(here, stream):
     for sock in busy:
         send(sock, chat(stream=True, max_tokens=3000))
     until(lambda: here.llm.stats().running == 2)
+    read_before = here.llm.stats().prompt_tokens
     start = time.monotonic()
     answer = here.raw(chat(stream=stream, max_tokens=3))
-    assert time.monotonic() - start > 0.4
+    assert time.monotonic() - start > 0.9
     if stream:
         assert answer.status == 200  # a comment came first
         assert b": queue 1\n\n" in answer.body
@@ -106,6 +109,7 @@ def check_queue_time(here, stream):
     for sock in busy:
         reset(sock)
     until(here.is_idle)
+    assert here.llm.stats().prompt_tokens == read_before
 
 
 def last_error(body: bytes) -> dict:
@@ -266,6 +270,24 @@ def test_more_connections_than_allowed_are_told_so_and_all_are_closed(here):
     for sock in sockets:
         sock.close()
     until(lambda: descriptors() <= before + 2)
+
+
+def test_far_too_many_connections_are_not_even_told(monkeypatch):
+    monkeypatch.setattr(connection, "LINGER_S", PATIENCE_S)
+    with limited(replace(FEW, connections=6)) as here:
+        sockets, told, dropped = [], [], 0
+        for number in range(1, 18):
+            sockets.append(here.connect())
+            if number > 6:
+                try:
+                    told.append(read(sockets[-1]).code)
+                except (ConnectionError, AssertionError):  # closed, and nothing said
+                    dropped += 1
+        assert (told, dropped) == (["queue_full"] * 6, 5)
+        for sock in sockets:
+            sock.close()
+        until(lambda: not here.connections)
+        assert here.ask("GET", "/health").status == 200
 
 
 # --- the end -------------------------------------------------------------------------------

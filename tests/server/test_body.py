@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mtp_mlx import server
-from mtp_mlx.server.http.body import depth
+from mtp_mlx.server.errors import Refused
+from mtp_mlx.server.http.body import depth, parse
 from mtp_mlx.server.limits import Limits
 from mtp_mlx.server.settings import ServerSettings
 from tests.server.served import HEAD, SKY, read, request, send, serving
@@ -95,6 +96,12 @@ def test_what_is_nested_deeply_is_not_parsed(here, body):
     answer = here.ask("POST", CHAT, HEAD, body)
     assert (answer.status, answer.code) == (400, "invalid_json")
     assert "nested deeper than 64" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * (1 << 20)])
+def test_a_nesting_of_any_depth_is_counted_and_not_followed(body):
+    with pytest.raises(Refused, match="nested deeper than 64"):
+        parse(body, 64)
 
 
 def test_brackets_in_strings_nest_nothing():

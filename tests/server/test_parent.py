@@ -3,8 +3,10 @@
 Its child acts a script here and loads nothing; test_serve.py has the real one.
 """
 
+import errno
 import json
 import os
+import random
 import signal
 import socket
 import stat
@@ -16,6 +18,8 @@ from contextlib import suppress
 import pytest
 
 from mtp_mlx import __version__
+from mtp_mlx.errors import MtpError
+from mtp_mlx.server.process import listen
 from tests.server.running import (
     answered,
     connect,
@@ -233,6 +237,25 @@ def test_a_signal_while_nothing_serves_ends_at_once(tmp_path, script):
         assert server.end(1.5) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_may_come_at_any_moment(tmp_path, number):
+    draw = random.Random(number)
+    for trial in range(25):
+        folder = tmp_path / str(trial)
+        folder.mkdir()
+        with serving(folder, "sleep=0.1 ready serve=0.05") as server:
+            wait_until(lambda s=server: is_listening(s.port), server.process)
+            time.sleep(draw.random() * 0.6)
+            for _ in range(1 + trial % 2):
+                server.process.send_signal(number)
+            assert server.end(3) in (0, 130), server.log
+            assert "Traceback" not in server.log
+            assert not server.ready_file.exists() or "error" in server.ready()
+            wait_until(lambda s=server: not is_listening(s.port), limit_s=2)
+
+
 def test_a_terminal_that_closes_changes_nothing(tmp_path):
     with serving(tmp_path, SERVING) as server:
         server.ready()
@@ -295,6 +318,22 @@ def test_a_port_that_is_taken_is_one_line(tmp_path):
             assert server.log.count("\n") == 1 and str(port) in server.log
             assert "--port 0" in server.log and "Traceback" not in server.log
             assert server.ready()["error"]["exit_code"] == 1
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EADDRNOTAVAIL])
+def test_an_address_that_may_not_be_had_is_one_line(monkeypatch, number):
+    def refuse(listener, address):
+        listener.close()
+        raise OSError(number, "the system's own words")
+
+    monkeypatch.setattr(listen, "_bound", refuse)
+    with pytest.raises(MtpError) as caught:
+        listen.listen("127.0.0.1", 80)
+    assert str(caught.value) == (
+        f"port 80 of 127.0.0.1 cannot be listened on: {os.strerror(number)}; "
+        "--port 0 takes a free one"
+    )
+    assert caught.value.exit_code == 1
 
 
 def test_a_reader_of_stderr_that_never_reads_stops_nothing(tmp_path):

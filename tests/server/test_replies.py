@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 
 import pytest
 
@@ -9,7 +10,7 @@ from mtp_mlx.server.http import generation, routes
 from mtp_mlx.server.http.app import App
 from mtp_mlx.server.settings import ServerSettings
 from mtp_mlx.server.wire.openapi import document
-from tests.server.served import HEAD, chat, events, request, serving, until
+from tests.server.served import HEAD, chat, events, read, request, send, serving, until
 
 LEAKS = re.compile(
     rb"Traceback|File \\\\?\"|line \d+, in |\.py\b|site-packages|mtp_mlx[./]|/tmp/|/usr/|/root/"
@@ -197,6 +198,62 @@ def test_the_same_under_the_names_of_mlx_lm(here):
     }
     assert len(texts) == 1
     assert here.post("/completions", {"prompt": "The sky", "max_tokens": 2}).status == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_a_body_refers_to_is_never_fetched(here, path):
+    with socket.create_server(("127.0.0.1", 0)) as canary:
+        canary.setblocking(False)
+        url = f"http://127.0.0.1:{canary.getsockname()[1]}/a.png"
+        part = {"type": "image_url", "image_url": {"url": url}}
+        schema = {"type": "json_schema", "json_schema": {"schema": {"$ref": url}}}
+        for fields in (
+            {"messages": [{"role": "user", "content": [part]}]},
+            {"messages": [{"role": "user", "content": url}], "response_format": schema},
+            {"messages": [{"role": "user", "content": url}], "model": url},
+            {"prompt": url, "response_format": schema},
+            {"prompt": url, "model": url},
+            {"tokens": [5], "model": url},
+        ):
+            assert here.post(path, {"max_tokens": 2, **fields}).status in (200, 400, 404)
+        with pytest.raises(BlockingIOError):
+            canary.accept()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_prompt_beyond_the_context_is_refused_with_both_counts(here, stream):
+    context, before = here.llm.config.max_positions, here.llm.stats().prompt_tokens
+    long = "a fox and a hen " * context
+    for path, fields in (
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": long}]}),
+        ("/v1/completions", {"prompt": long}),
+        ("/v1/completions", {"prompt": [5] * context}),
+    ):
+        answer = here.post(path, {**fields, "stream": stream})
+        assert (answer.status, answer.code) == (400, "context_length_exceeded")
+        counts = re.findall(r"\d[\d,]*", answer.json()["error"]["message"])
+        length, most = (int(count.replace(",", "")) for count in counts)
+        assert length >= most == context
+    assert here.is_idle() and here.llm.stats().prompt_tokens == before
+
+
+@pytest.mark.parametrize("text", ["\0", "\ufffe\uffff", "a\0b", "e" + "\u0301" * 20, "\u202e\x1b["])
+def test_odd_characters_are_characters(here, text):
+    for path, fields in (
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+        ("/v1/completions", {"prompt": text}),
+    ):
+        assert here.post(path, {**fields, "max_tokens": 2}).status == 200
+
+
+@pytest.mark.parametrize("count", [50_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_marks_without_end_are_read_beside_the_others(here, count):
+    """On a thread: meanwhile the event loop answers."""
+    body = json.dumps({"prompt": "e" + "\u0301" * count, "max_tokens": 2}).encode()
+    with here.connect() as sock:
+        send(sock, request("POST", "/v1/completions", HEAD, body))
+        assert here.ask("GET", "/health").status == 200
+        assert read(sock).code == "context_length_exceeded"
 
 
 def test_ignored_fields_are_listed(here):

@@ -83,6 +83,11 @@ class Connection(H11Protocol):
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
+    def eof_received(self) -> None:
+        """Who sends no more has gone; what it has not read must not keep its row."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()
+
     # --- reading -------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:

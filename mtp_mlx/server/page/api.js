@@ -8,10 +8,9 @@ let askForKey = async () => null;
 
 export class ApiError extends Error {
 	/** `retryAfter`: seconds after which the server wants to be asked again, or null. */
-	constructor(status, code, message, retryAfter = null) {
+	constructor(status, message, retryAfter = null) {
 		super(message);
 		this.status = status;
-		this.code = code;
 		this.retryAfter = retryAfter;
 	}
 }
@@ -24,7 +23,7 @@ export function onKeyWanted(ask) {
 export const hasKey = () => key !== null;
 
 /** A reply of status 2xx, or an ApiError. `quiet`: do not ask for a key. */
-export async function call(path, { body, signal, quiet = false } = {}) {
+async function call(path, { body, signal, quiet = false } = {}) {
 	for (;;) {
 		const used = key;
 		const response = await sent(path, body, signal);
@@ -51,11 +50,11 @@ export async function* streamed(path, body, signal) {
 		else if (data === "[DONE]") return;
 		else {
 			const chunk = JSON.parse(data);
-			if (chunk.error) throw new ApiError(200, chunk.error.code, chunk.error.message);
+			if (chunk.error) throw new ApiError(200, chunk.error.message);
 			yield { chunk };
 		}
 	}
-	throw new ApiError(0, "cut", "The connection ended before the reply was complete.");
+	throw new ApiError(0, "The connection ended before the reply was complete.");
 }
 
 async function sent(path, body, signal) {
@@ -69,7 +68,7 @@ async function sent(path, body, signal) {
 		return await fetch(path, options);
 	} catch (fault) {
 		if (signal?.aborted) throw fault;
-		throw new ApiError(0, "unreachable", "The server cannot be reached. Is it still running?");
+		throw new ApiError(0, "The server cannot be reached. Is it still running?");
 	}
 }
 
@@ -77,5 +76,5 @@ async function faultOf(response) {
 	const after = Number.parseFloat(response.headers.get("retry-after"));
 	const { error } = await response.json().catch(() => ({}));
 	const message = error?.message ?? `The server answered ${response.status}.`;
-	return new ApiError(response.status, error?.code, message, Number.isNaN(after) ? null : after);
+	return new ApiError(response.status, message, Number.isNaN(after) ? null : after);
 }

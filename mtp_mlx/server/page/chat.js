@@ -1,6 +1,6 @@
 // The chat: turns, the box that messages are written in, and what can be done with both.
 
-import { ApiError, hasKey } from "./api.js";
+import { hasKey } from "./api.js";
 import { announce, button, byId, copy, el, on, save } from "./dom.js";
 import { hideCard } from "./draft.js";
 import { ReplyView } from "./reply.js";
@@ -31,7 +31,7 @@ export class Chat {
 		});
 		document.addEventListener("keydown", (event) => {
 			if (event.key === "Escape" && byId("card").hidden) this.going?.abort();
-			hideCard();
+			if (!event.defaultPrevented) hideCard(); // arrows show the next
 		});
 		for (const node of byId("ideas").children) {
 			node.addEventListener("click", () => this.send(node.textContent));
@@ -149,7 +149,7 @@ export class Chat {
 				});
 				return null;
 			} catch (fault) {
-				const isBusy = fault instanceof ApiError && fault.status === 503 && fault.retryAfter !== null;
+				const isBusy = fault.status === 503 && fault.retryAfter !== null;
 				if (!isBusy || attempt === RETRIES) return fault;
 				view.wait.textContent = `${fault.message} Asking again in ${fault.retryAfter} s.`;
 				if (await stopped(fault.retryAfter * 1000, signal)) {

@@ -37,7 +37,7 @@ export function announce(text) {
 
 /** Copies; the button says so for a moment. */
 export async function copy(text, from) {
-	const label = from.textContent;
+	const label = (from.dataset.label ??= from.textContent);
 	from.textContent = (await written(text)) ? "Copied" : "Not copied";
 	announce(from.textContent);
 	setTimeout(() => (from.textContent = label), 1200);

@@ -13,7 +13,7 @@ export class Race {
 		on("race-form", "submit", (event) => {
 			event.preventDefault();
 			if (this.going) this.going.abort();
-			else this.race();
+			else if (event.target.reportValidity()) this.race();
 		});
 	}
 
@@ -43,9 +43,11 @@ export class Race {
 			model: this.served().model,
 			messages: [{ role: "user", content: byId("race-prompt").value }],
 			num_draft_tokens: lane.name === "plain" ? 0 : "auto",
-			...{ seed: Number(byId("race-seed").value), max_tokens: Number(byId("race-max").value) },
+			seed: Number(byId("race-seed").value),
+			max_tokens: Number(byId("race-max").value),
 			temperature: Number(byId("race-temperature").value),
-			...{ cache: false, spec_trace: true }, // no part of the prompt is taken from the other's run
+			cache: false, // no part of the prompt is taken from the other's run
+			spec_trace: true,
 		});
 		await run.read(signal, () => {
 			lane.text.textContent = run.content;

@@ -63,7 +63,7 @@ export class Run {
 	}
 
 	get tokens() {
-		return this.usage?.completion_tokens ?? this.trace.tokens.length;
+		return this.usage?.completion_tokens ?? this.trace.count;
 	}
 
 	get drafted() {

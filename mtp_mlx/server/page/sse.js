@@ -6,7 +6,8 @@ export async function* frames(body) {
 	let data = [];
 	try {
 		for (;;) {
-			const { value, done } = await reader.read();
+			// One that breaks ends too.
+			const { value, done } = await reader.read().catch(() => ({ done: true }));
 			if (done) return;
 			const lines = (held + value).split("\n");
 			held = lines.pop();

@@ -14,29 +14,26 @@ export class Strip {
 	constructor() {
 		this.speeds = [];
 		this.timer = null;
-		this.isOn = false;
-		document.addEventListener("visibilitychange", () => (document.hidden ? this.pause() : this.start()));
+		this.isAsking = false;
+		document.addEventListener("visibilitychange", () => this.start());
 	}
 
 	start() {
-		if (this.isOn) return;
-		this.isOn = true;
-		this.ask();
-	}
-
-	pause() {
-		this.isOn = false;
 		clearTimeout(this.timer);
+		if (document.hidden) this.speeds = [];
+		else if (!this.isAsking) this.ask();
 	}
 
 	async ask() {
+		this.isAsking = true;
 		try {
 			this.show(await read("v1/status", { quiet: true }));
 		} catch (fault) {
 			byId("live-brief").textContent = fault.status === 401 ? "wants a key" : "not reached";
 			byId("live").classList.add("stale");
 		}
-		if (this.isOn) this.timer = setTimeout(() => this.ask(), PERIOD_MS);
+		this.isAsking = false;
+		if (!document.hidden) this.timer = setTimeout(() => this.ask(), PERIOD_MS);
 	}
 
 	show(status) {

@@ -2,7 +2,7 @@
 
 const KINDS = ["content", "reasoning"];
 
-const decoder = new TextDecoder();
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** For byte offsets into a text's UTF-8: offsets into its string. */
 function places(text) {
@@ -15,7 +15,8 @@ export class Trace {
 	 * `rounds`: {round, drafted, accepted, rejected, tokens, ends: length of each text after it}. */
 	constructor() {
 		this.text = { content: "", reasoning: "" };
-		this.tokens = [];
+		this.tokens = []; // those with text
+		this.count = 0;
 		this.rounds = [];
 		this.of = { content: [], reasoning: [] };
 	}
@@ -27,6 +28,7 @@ export class Trace {
 		if (!spec) return;
 		const round = this.round(spec);
 		const at = places(delta);
+		this.count += spec.spans.length;
 		for (const [start, end, origin] of spec.spans) {
 			if (origin === "d") round.places += 1;
 			if (start === end) continue;

@@ -1,0 +1,47 @@
+"""The ratios that are claimed, and what they must be at least (the issue's "Must show")."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.peers.cases import Seen, Variant, ratio
+from bench.peers.process import LM, OWN, VLM
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`least` by number of rows. `with_blas`: only where rows are cheap, as OpenBLAS makes them."""
+
+    name: str
+    over: Variant
+    under: Variant
+    least: Mapping[int, float]
+    with_blas: bool = False
+    lengths: tuple[str, ...] = ("equal", "mixed")
+
+
+def bars(peer_drafts: int) -> tuple[Bar, ...]:
+    lm, vlm = Variant(LM, 0), Variant(VLM, peer_drafts)
+    plain, auto = Variant(OWN, 0), Variant(OWN, "auto")
+    return (
+        Bar("plain / mlx-lm plain", plain, lm, {1: 1.4, 4: 1.4, 8: 1.4}),
+        Bar("auto / plain", auto, plain, {1: 0.98, 4: 0.98, 8: 0.98}),
+        Bar("auto / mlx-lm plain", auto, lm, {1: 2.0, 4: 1.7, 8: 1.6}, with_blas=True),
+        Bar("auto / mlx-vlm MTP", auto, vlm, {1: 1.3}),
+        Bar("auto / mlx-vlm MTP", auto, vlm, {8: 5.0}, lengths=("mixed",)),
+    )
+
+
+def judged(
+    seen: Mapping[Variant, Seen], rows: int, lengths: str, blas: bool, peer_drafts: int
+) -> list[dict[str, Any]]:
+    """The bars of a case whose variants are all here, by decoding speed."""
+    found = []
+    for bar in bars(peer_drafts):
+        is_asked = rows in bar.least and lengths in bar.lengths and (blas or not bar.with_blas)
+        if is_asked and bar.over in seen and bar.under in seen:
+            measured = ratio(seen[bar.over].decode, seen[bar.under].decode)
+            least = bar.least[rows]
+            is_met = measured["median"] >= least
+            found.append({"bar": bar.name, "least": least, "is_met": is_met, **measured})
+    return found

@@ -1,0 +1,284 @@
+"""Our engine beside mlx-lm and mlx-vlm: the embedded pairs, the same prompts, one run.
+
+Each engine runs in a process of its own that stays up; one job runs at a time. In every case (pair,
+rows, equal or mixed lengths) all variants run in turn, once a repeat, in an order that turns around
+with each repeat (ABBA): mlx-lm plain (one row by generate_step, more by BatchGenerator), mlx-vlm
+plain and MTP, ours plain (`num_draft_tokens=0`), "auto" and fixed depths. All are asked for token
+ids in the same way, below tokenizers and servers, decode greedily in float32, and write exactly
+`--tokens` ids a row: no engine is told of any end of text, and no score is changed for it. One row
+means three prompts, one after another.
+
+Timed are, by the clock of the engine's process: `decode`, ids that reach the host after every row
+has its first one, over the seconds from then to the last; and `whole`, all ids over the seconds
+from asking to the last, prompts included. Ratios are of decoding, within a repeat; median, lowest
+and highest over the repeats are shown. One run more of each variant is not timed but counted, while
+all rows decode: target forwards a token and row (of a plain engine 1), drafts accepted a row and
+round (tokens a forward of the row, less 1), and reads, how often the host waits for an array, a
+target forward. CPU time is of all threads; other programs move it less than the clock. A row is
+wrong where any run gives other ids than the same engine does for the row alone, plain; a preloaded
+BLAS rounds a row otherwise beside others, so there wrong rows are counted but no failure. `MB` is
+MLX's own peak with the weights. Each variant writes a few ids untimed before a case.
+
+With --blas a library is preloaded in all processes in place of the BLAS that MLX's CPU wheels come
+with; OpenBLAS makes rows cheap, as a good GPU does. On Debian:
+
+    apt-get install libopenblas0-pthread
+    python -m bench.side_by_side --blas "$(find /usr/lib -name libopenblas.so.0 | head -1)"
+
+Prints tables, then one JSON line. Exit code 1 where a row of ours is wrong (without --blas). All of
+it takes about half an hour on two idle cores.
+
+    make peers
+    python -m bench.side_by_side
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bench import start
+from bench.peers import environment, process
+from bench.peers.bars import judged
+from bench.peers.cases import BASE, LENGTHS, Case, Seen, Variant, ratio, run, spread, variants
+from bench.peers.process import OWN, Process
+from bench.peers.prompts import prompts
+from mtp_mlx.embedded import NAMES
+
+HEADS = ("tok/s", "low-high", "x mlx-lm", "low-high", "whole", "fwd/tok", "accept", "reads")
+HEADS += ("CPU ms/tok", "wrong", "MB")
+WARM_UP = 16  # ids a row that each variant writes before a case is timed
+
+
+def truths(engine: Process, tokens: int, asked: Sequence[list[int]]) -> dict[tuple, list[int]]:
+    """What the engine writes for each prompt alone, plain."""
+    found = {}
+    for prompt in asked:
+        if tuple(prompt) not in found:
+            case = Case(1, "", ([prompt],))
+            found[tuple(prompt)] = run(engine, case, tokens, 0, counts=False)[0].texts[0]
+    return found
+
+
+def measure(
+    engines: Mapping[str, Process],
+    case: Case,
+    chosen: Sequence[Variant],
+    tokens: int,
+    repeats: int,
+) -> dict[Variant, Seen]:
+    """All variants of a case, in turn."""
+    seen = {variant: Seen() for variant in chosen}
+    for variant in chosen:
+        run(engines[variant.engine], case, WARM_UP, variant.drafts, counts=False)
+    for repeat in range(repeats):
+        print(f"{case.rows} rows, {case.lengths}: repeat {repeat + 1}", file=sys.stderr, flush=True)
+        for variant in chosen if repeat % 2 == 0 else reversed(chosen):
+            engine = engines[variant.engine]
+            seen[variant].timed.append(run(engine, case, tokens, variant.drafts, counts=False))
+    for variant in chosen:
+        engine = engines[variant.engine]
+        seen[variant].counted = run(engine, case, tokens, variant.drafts, counts=True)
+    return seen
+
+
+def line(
+    variant: Variant, seen: Mapping[Variant, Seen], right: Sequence[list[int]]
+) -> dict[str, Any]:
+    """What is shown of a variant."""
+    own, base = seen[variant], seen.get(Variant(BASE, 0))
+    rows = own.total("rows")
+    tokens = own.total("decode_tokens")
+    return {
+        "variant": variant.name,
+        "decode_tokens_per_s": spread(own.decode),
+        "whole_tokens_per_s": spread(own.whole),
+        "decode_over_base": None if base is None else ratio(own.decode, base.decode),
+        "whole_over_base": None if base is None else ratio(own.whole, base.whole),
+        "forwards_per_token": rows / tokens,
+        "accepted": tokens / rows - 1,
+        "reads_per_forward": own.total("reads") / own.total("forwards"),
+        "cpu_s_per_token": spread(own.cpu_per_token),
+        "wrong": own.wrong(right),
+        "of": len(right),
+        "peak_bytes": max(done.peak_bytes for run in own.timed for done in run),
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """A line of a case's table."""
+    speed, over = found["decode_tokens_per_s"], found["decode_over_base"]
+    ratios = ("-", "-")
+    if over is not None:
+        ratios = f"{over['median']:.2f}", f"{over['lowest']:.2f}-{over['highest']:.2f}"
+    cells = (
+        f"{speed['median']:.0f}",
+        f"{speed['lowest']:.0f}-{speed['highest']:.0f}",
+        *ratios,
+        f"{found['whole_tokens_per_s']['median']:.0f}",
+        f"{found['forwards_per_token']:.2f}",
+        f"{found['accepted']:.2f}",
+        f"{found['reads_per_forward']:.1f}",
+        f"{1e3 * found['cpu_s_per_token']['median']:.1f}",
+        f"{found['wrong']} of {found['of']}",
+        f"{found['peak_bytes'] / 1e6:.0f}",
+    )
+    print(f"{found['variant']:>14}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
+
+
+def show_bar(bar: dict[str, Any]) -> None:
+    """Met or missed by the median; and whether every repeat says so."""
+    verdict = "met" if bar["is_met"] else "MISSED"
+    if bar["lowest"] < bar["least"] <= bar["highest"]:
+        verdict += ", within the spread"
+    said = "{bar}: {median:.2f} ({lowest:.2f}-{highest:.2f}), at least {least:.2f}".format(**bar)
+    print(f"  {said}: {verdict}", flush=True)
+
+
+def measure_pair(
+    pair: str, engines: Mapping[str, Process], chosen: Sequence[Variant], asked: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """All cases of a pair."""
+    most = max(asked.rows)
+    texts = {kind: prompts(pair, LENGTHS[kind])[: max(most, 3)] for kind in asked.lengths}
+    every = [prompt for kind in texts.values() for prompt in kind]
+    right = {name: truths(engine, asked.tokens, every) for name, engine in engines.items()}
+    for name, own in right.items():
+        same = sum(own[key] == right[OWN][key] for key in own)
+        print(f"{pair}, {name}: {same} of {len(own)} rows alone are ours, to the last id")
+    cases = []
+    for kind in asked.lengths:
+        for rows in asked.rows:
+            case = Case.of(rows, kind, texts[kind])
+            seen = measure(engines, case, chosen, asked.tokens, asked.repeats)
+            print(f"\n{pair}, {rows} row{'s' * (rows > 1)}, {kind} lengths")
+            print(" " * 14 + "".join(f"{head:>11}" for head in HEADS))
+            lines = []
+            for variant in chosen:
+                alone = [right[variant.engine][tuple(prompt)] for prompt in case.prompts]
+                lines.append(line(variant, seen, alone))
+                show(lines[-1])
+            met = judged(seen, rows, kind, asked.blas is not None, asked.peer_drafts)
+            for bar in met:
+                show_bar(bar)
+            cases.append({"pair": pair, "rows": rows, "lengths": kind, "lines": lines, "bars": met})
+    return cases
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"bench.side_by_side: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked; leaves with 2 and one line where it makes no sense."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pair", choices=NAMES, action="append", default=None)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--lengths", choices=tuple(LENGTHS), nargs="+", default=list(LENGTHS))
+    parser.add_argument("--depths", type=int, nargs="*", default=[1, 3], help="ours, fixed")
+    parser.add_argument("--peer-drafts", type=int, default=3, help="mlx-vlm's, a round")
+    parser.add_argument("--tokens", type=int, default=256, help="new ones of each row")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--blas", type=Path, help="a library to preload, as OpenBLAS")
+    parser.add_argument("--own", action="store_true", help="leave the peers out")
+    parser.add_argument("--quick", action="store_true", help="a smoke: 1 and 2 rows, 24 ids, once")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.rows, asked.tokens, asked.repeats, asked.depths = [1, 2], 24, 1, [2]
+    most = len(LENGTHS["equal"])
+    if not all(1 <= rows <= most for rows in asked.rows):
+        _refuse(f"--rows are {asked.rows}, not each from 1 to {most}")
+    if asked.tokens < 2 or asked.repeats < 1:
+        _refuse(f"--tokens {asked.tokens}, --repeats {asked.repeats}: at least 2, and 1")
+    if asked.blas is not None:
+        if sys.platform != "linux":
+            _refuse("--blas preloads with LD_PRELOAD, which Linux alone has")
+        if not asked.blas.is_file():
+            _refuse(f"--blas {asked.blas}: no such file")
+        asked.blas = asked.blas.resolve()
+    return asked
+
+
+def commit() -> str:
+    """What is measured, as git names it; a + marks changed files."""
+    said = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude", "*"],
+        cwd=environment.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return said.stdout.strip() or "unknown"
+
+
+def about(asked: argparse.Namespace) -> dict[str, Any]:
+    """The machine, and what was asked."""
+    return {
+        "bench": "side_by_side",
+        "commit": commit(),
+        "machine": platform.platform(),
+        "cpus": os.cpu_count(),
+        "mlx": version("mlx"),
+        "blas": None if asked.blas is None else asked.blas.name,
+        "tokens": asked.tokens,
+        "repeats": asked.repeats,
+        "peer_drafts": asked.peer_drafts,
+    }
+
+
+def show_engines(known: Mapping[str, dict[str, Any] | None]) -> None:
+    """Versions, and the memory of the whole processes."""
+    print()
+    for name, engine in known.items():
+        if engine is None:
+            print(f"{name:>8}  {environment.ABSENT}")
+            continue
+        said = "{version}, MLX {mlx}, Python {python}, {device}".format(**engine)
+        note = "" if engine["note"] is None else f"; {engine['note']}"
+        print(f"{name:>8}  {said}; {engine['max_rss_bytes'] / 1e6:.0f} MB resident at most{note}")
+
+
+def main() -> int:
+    """Print tables and the JSON line; 1 where a row of ours is wrong."""
+    asked = arguments()
+    present = (OWN,) if asked.own else process.installed()
+    wanted = present if asked.own else tuple(process.MODULES)
+    engines: dict[str, dict[str, Any] | None] = dict.fromkeys(wanted)
+    for name in wanted:
+        if name not in present:
+            print(f"{name}: {environment.ABSENT}")
+    chosen = variants(present, asked.depths, asked.peer_drafts)
+    cases = []
+    for pair in asked.pair or NAMES:
+        with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+            folder = Path(temporary)
+            folders = process.write_pairs(pair, folder)
+            up = {
+                name: stack.enter_context(
+                    process.running(name, folders[name], folder / "cache", asked.blas)
+                )
+                for name in present
+            }
+            cases += measure_pair(pair, up, chosen, asked)
+            engines |= {name: engine.about for name, engine in up.items()}
+    show_engines(engines)
+    sizes = start.sizes()
+    start.show_sizes(sizes)
+    starts = start.measure(1 if asked.quick else 3)
+    start.show(starts)
+    result = {**about(asked), "engines": engines, "installed": sizes, "starts": starts}
+    print(json.dumps({**result, "cases": cases}))
+    ours = [each for case in cases for each in case["lines"] if each["variant"].startswith(OWN)]
+    return int(asked.blas is None and any(each["wrong"] for each in ours))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

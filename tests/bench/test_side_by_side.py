@@ -1,0 +1,182 @@
+"""The side-by-side benchmark on our own engine: what it counts, what it calls wrong, what it asks
+for. The peers have an environment of their own, which is not there in tests."""
+
+import sys
+
+import pytest
+
+from bench import side_by_side
+from bench.peers import bars, cases, environment, process
+from bench.peers.cases import Case, Seen, Variant, ratio
+from bench.peers.installed import closure, size
+from bench.peers.job import Done, Job
+from bench.peers.process import LM, OWN, VLM
+from bench.peers.prompts import prompts
+
+PROMPTS = prompts("tiny", (9, 30))
+TOKENS = 12
+
+
+def done(text: list[int], seconds: float = 1.0) -> Done:
+    return Done(
+        texts=[text], whole_s=2 * seconds, decode_tokens=len(text), decode_s=seconds,
+        decode_cpu_s=seconds, peak_bytes=1, forwards=len(text), rows=len(text), reads=len(text),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    folders = process.write_pairs("tiny", folder)[OWN]
+    with process.running(OWN, folders, folder / "cache", None) as engine:
+        yield engine
+
+
+def test_prompts_have_their_lengths_and_begin_a_text():
+    assert [len(prompt) for prompt in PROMPTS] == [9, 30]
+    assert {prompt[0] for prompt in PROMPTS} == {2}
+    assert PROMPTS[0][1:] != PROMPTS[1][-8:]
+
+
+def test_a_plain_job_reads_once_a_forward_and_writes_what_rows_write_alone(own):
+    together = own.run(Job(PROMPTS, TOKENS, 0, counts=True))
+    alone = [own.run(Job([prompt], TOKENS, 0)) for prompt in PROMPTS]
+    assert together.texts == [text for each in alone for text in each.texts]
+    assert [len(text) for text in together.texts] == [TOKENS, TOKENS]
+    # What is in the air as the last row gets its first id is counted on one side only.
+    assert together.decode_tokens - together.rows in (0, 1)
+    assert together.reads - together.forwards in (0, 1)
+    assert alone[0].decode_tokens == TOKENS - 1
+    assert (alone[0].forwards, alone[0].reads) == (0, 0)  # it was timed
+    assert 0 < alone[0].decode_s < alone[0].whole_s
+
+
+def test_drafts_save_forwards_and_change_no_text(own):
+    plain, drafted = (own.run(Job(PROMPTS[:1], 24, drafts, counts=True)) for drafts in (0, 3))
+    assert drafted.texts == plain.texts
+    assert drafted.forwards < plain.forwards == 23
+    assert drafted.reads == drafted.forwards
+
+
+def test_an_engine_that_fails_says_so(own, tmp_path, capfd):
+    missing = tmp_path / "none", tmp_path / "nor-this"
+    with (
+        pytest.raises(RuntimeError, match=r"mtp-mlx has ended with exit code 1"),
+        process.running(OWN, missing, tmp_path, None),
+    ):
+        pytest.fail("it runs")
+    assert "none" in capfd.readouterr().err
+
+
+def test_a_library_that_is_not_preloaded_is_noticed(tmp_path, capfd):
+    library = tmp_path / "libopenblas.so.0"
+    library.touch()
+    with (
+        pytest.raises(RuntimeError, match="has ended"),
+        process.running(OWN, (tmp_path, tmp_path), tmp_path, library),
+    ):
+        pytest.fail("it runs")
+    assert f"{library} is not loaded" in capfd.readouterr().err
+
+
+def test_one_row_is_three_prompts_and_more_are_the_first_ones():
+    asked = [[2, n] for n in range(8)]
+    assert Case.of(1, "equal", asked).batches == ([[2, 0]], [[2, 1]], [[2, 2]])
+    assert Case.of(4, "equal", asked).batches == ([[2, 0], [2, 1], [2, 2], [2, 3]],)
+
+
+def test_ratios_are_of_the_same_repeat():
+    assert ratio([2, 9, 8], [1, 3, 2]) == {"median": 3, "lowest": 2, "highest": 4}
+
+
+def test_a_row_is_wrong_where_any_run_has_other_ids():
+    right = [[5, 6, 7]]
+    seen = Seen([[done([5, 6, 7])]], [done([5, 6, 7])])
+    assert seen.wrong(right) == 0
+    seen.timed.append([done([5, 6, 8])])
+    assert seen.wrong(right) == 1
+    assert Seen([], [done([5, 6, 8])]).wrong(right) == 1
+
+
+def test_speeds_are_of_all_batches_of_a_run():
+    seen = Seen([[done([1] * 10, 1.0), done([1] * 20, 2.0)], [done([1] * 30, 1.0)]])
+    assert seen.decode == [10, 30]
+    assert seen.whole == [5, 15]
+    assert seen.cpu_per_token == [0.1, 1 / 30]
+
+
+def test_bars_are_judged_where_both_are_here_and_they_apply():
+    fast, slow = (Seen([[done([1] * 10, seconds)]]) for seconds in (1.0, 1.5))
+    chosen = cases.variants((OWN, LM, VLM), (2,), 3)
+    assert [v.name for v in chosen] == [
+        "mlx-lm plain", "mlx-vlm plain", "mlx-vlm MTP",
+        "mtp-mlx plain", "mtp-mlx auto", "mtp-mlx 2",
+    ]  # fmt: skip
+    seen = {v: fast if v.engine == OWN else slow for v in chosen}
+
+    def met(rows: int, lengths: str, blas: bool) -> list[tuple[str, bool]]:
+        found = bars.judged(seen, rows, lengths, blas, 3)
+        return [(each["bar"], each["is_met"]) for each in found]
+
+    assert met(1, "equal", False) == [
+        ("plain / mlx-lm plain", True), ("auto / plain", True), ("auto / mlx-vlm MTP", True),
+    ]  # fmt: skip
+    assert ("auto / mlx-lm plain", False) in met(1, "equal", True)
+    assert ("auto / mlx-vlm MTP", False) in met(8, "mixed", False)
+    assert not [name for name, _ in met(8, "equal", False) if "mlx-vlm" in name]
+    del seen[Variant(LM, 0)]
+    assert met(4, "equal", True) == [("auto / plain", True)]
+
+
+def test_what_a_package_requires_is_counted_with_it():
+    found = closure(["mtp-mlx"])
+    assert {"mtp-mlx", "numpy", "click"} <= set(found)
+    assert "pytest" not in found  # of an extra that nobody asked for
+    assert size(found["mtp-mlx"]) > 5e6  # the embedded pairs alone
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rows", "9"], "--rows are [9]"),
+        (["--tokens", "1"], "--tokens 1"),
+        (["--blas", "/nowhere/libopenblas.so"], "--blas /nowhere/libopenblas.so: no such file"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(options, said, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys, "argv", ["side_by_side", *options])
+    with pytest.raises(SystemExit) as left:
+        side_by_side.main()
+    heard = capsys.readouterr()
+    assert (left.value.code, heard.out, heard.err.count("\n")) == (2, "", 1)
+    assert said in heard.err
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ((1.5, 1.6, 1.7), "met"),
+        ((1.1, 1.6, 1.7), "met, within the spread"),
+        ((1.1, 1.3, 1.4), "MISSED, within the spread"),
+        ((1.1, 1.2, 1.3), "MISSED"),
+    ],
+)
+def test_a_bar_says_whether_every_repeat_agrees(ratios, verdict, capsys):
+    lowest, median, highest = ratios
+    bar = {"bar": "plain / mlx-lm plain", "least": 1.4, "is_met": median >= 1.4}
+    side_by_side.show_bar({**bar, "lowest": lowest, "median": median, "highest": highest})
+    assert capsys.readouterr().out.strip().endswith(f"at least 1.40: {verdict}")
+
+
+def test_what_is_not_installed_is_named(capsys):
+    side_by_side.show_engines({LM: None})
+    assert capsys.readouterr().out.split() == [LM, *environment.ABSENT.split()]
+
+
+def test_an_environment_that_was_not_made_to_the_end_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "FOLDER", tmp_path)
+    assert environment.python() is None
+    assert process.installed() == (OWN,)
+    (tmp_path / "ready").touch()
+    assert process.installed() == (OWN, LM, VLM)
