@@ -195,8 +195,8 @@ def full_mask_off_by_one() -> AbstractContextManager:
     original = view.View._masks
 
     def later(self):
-        masks = original(self)
-        return [mx.concatenate([mask[:, :1], mask[:, :-1]], axis=-1) for mask in masks]
+        seen = [mask.seen for mask in original(self)]
+        return [view.Mask(mx.concatenate([s[..., :1], s[..., :-1]], axis=-1)) for s in seen]
 
     return patch.object(view.View, "_masks", later)
 

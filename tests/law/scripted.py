@@ -92,6 +92,10 @@ class ScriptedTarget:
         target_view(cache, batch)
         return self.embed(batch.tokens)
 
+    def prefill(self, batch: Batch, cache: Cache) -> tuple[mx.array, mx.array]:
+        states = self(batch, cache)
+        return states[-1:], states
+
     def logits(self, hidden: mx.array) -> mx.array:
         return self.table[hidden.argmax(axis=-1)]
 
