@@ -2,6 +2,7 @@
 allocate."""
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_targe
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.model.batch import Row
-from mtp_mlx.model.drafter import Drafter
+from mtp_mlx.model.drafter import Drafter, Drafts
 from mtp_mlx.model.target import Target
 from mtp_mlx.request import Request, Sampling
 from tests import tiny_configs
@@ -84,31 +85,47 @@ def _draw(random: np.random.Generator, key: str, shape: tuple[int, ...]) -> mx.a
     return mx.array(random.standard_normal(shape, dtype=np.float32) * shape[-1] ** -0.5)
 
 
+def filled(buffer: mx.array) -> mx.array:
+    """A buffer of this shape: one random vector, over and over, which costs little to make."""
+    one = mx.random.normal(buffer.shape[-1:], buffer.dtype)
+    return mx.contiguous(mx.broadcast_to(one, buffer.shape))
+
+
 def engine_at(
-    target: Target, drafter: Drafter | None, lengths: tuple[int, ...], num_draft_tokens: int
+    target: Target,
+    drafter: Drafts | None,
+    lengths: tuple[int, ...],
+    num_draft_tokens: int | None,
+    room: int = ROOM,
+    fill: Callable[[mx.array], mx.array] = filled,
 ) -> Engine:
-    """An engine whose rows run at `lengths` committed tokens, over made-up keys and values."""
+    """An engine whose rows run at `lengths` committed tokens and may emit half of `room` more.
+
+    fill: the made-up contents of a buffer of such a shape and type.
+    """
     engine = Engine(target, drafter, max_num_seqs=len(lengths))
     for slot, length in enumerate(lengths):
-        assert engine.memory.reserve(slot, length + ROOM)
-        engine.cache.begin((Row(slot, 0, length + ROOM),), is_chunk=True)
+        assert engine.memory.reserve(slot, length + room)
+        engine.cache.begin((Row(slot, 0, length + room),), is_chunk=True)
         engine.cache.commit(slot, length)
-        engine.slots[slot] = _running(target, slot, length, num_draft_tokens)
+        engine.slots[slot] = _running(target, slot, length, num_draft_tokens, room // 2)
     for full in engine.cache.full.values():
-        full.keys = [_filled(b) for b in full.keys if b is not None]
-        full.values = [_filled(b) for b in full.values if b is not None]
+        full.keys = [fill(b) for b in full.keys if b is not None]
+        full.values = [fill(b) for b in full.values if b is not None]
     for ring in engine.cache.window.values():
-        ring.keys, ring.values = _filled(ring.keys), _filled(ring.values)
+        ring.keys, ring.values = fill(ring.keys), fill(ring.values)
     mx.eval(buffers(engine), [s.hidden for s in engine.sequences])
     return engine
 
 
-def _running(target: Target, slot: int, length: int, num_draft_tokens: int) -> Sequence:
+def _running(
+    target: Target, slot: int, length: int, num_draft_tokens: int | None, max_tokens: int
+) -> Sequence:
     """A sequence that has `length` tokens in the cache and one pending."""
     request = Request(
         prompt=(2,) * length,
         sampling=Sampling(),
-        max_tokens=ROOM // 2,
+        max_tokens=max_tokens,
         num_draft_tokens=num_draft_tokens,
     )
     return Sequence(
@@ -118,14 +135,11 @@ def _running(target: Target, slot: int, length: int, num_draft_tokens: int) -> S
         slot=slot,
         tokens=[*request.prompt, 3 + slot],
         num_prefilled=length,
-        hidden=mx.random.normal((target.config.hidden_size,), key=mx.random.key(slot)),
+        hidden=mx.random.normal(
+            (target.config.hidden_size,), target.dtype, key=mx.random.key(slot)
+        ),
         is_running=True,
     )
-
-
-def _filled(buffer: mx.array) -> mx.array:
-    """A buffer of this shape: one random vector, over and over, which costs little to make."""
-    return mx.contiguous(mx.broadcast_to(mx.random.normal(buffer.shape[-1:]), buffer.shape))
 
 
 def buffers(engine: Engine) -> list[mx.array]:

@@ -1,0 +1,20 @@
+"""Where and with what a benchmark ran, for its JSON line."""
+
+import platform
+import time
+
+import mlx.core as mx
+
+from mtp_mlx import __version__
+from mtp_mlx.model.backend import device_name
+
+
+def here() -> dict[str, str]:
+    """Date, machine and versions."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": platform.platform(),
+        "device": device_name(),
+        "mlx": mx.__version__,
+        "mtp_mlx": __version__,
+    }
