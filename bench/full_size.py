@@ -15,6 +15,7 @@ machine whose memory is too small is refused before anything is drawn.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -96,7 +97,11 @@ class Subject:
         return calibrate(bench, LOAD_BUDGET_S, LOAD_REPEATS)
 
     def engine(self, rows: int, context: int, mode: Mode, plan: Plan, seed: int) -> Engine:
-        """An engine of `rows` rows behind so many tokens, with a script of its own draws."""
+        """An engine of `rows` rows behind so many tokens, with a script of its own draws.
+
+        The one before it and its drafter hold each other, and with them gigabytes of K/V.
+        """
+        gc.collect()
         vocab, room = self.target.config.vocab_size, plan.room
         texts = {row + 1: text_after(3 + row, vocab, room) for row in range(rows)}
         drafter = ScriptedDrafter(self.drafter, texts, agreeing(plan.agreement, seed))

@@ -2,8 +2,7 @@
 
 import platform
 import time
-
-import mlx.core as mx
+from importlib.metadata import version
 
 from mtp_mlx import __version__
 from mtp_mlx.model.backend import device_name
@@ -15,6 +14,6 @@ def here() -> dict[str, str]:
         "date": time.strftime("%Y-%m-%d"),
         "machine": platform.platform(),
         "device": device_name(),
-        "mlx": mx.__version__,
+        "mlx": version("mlx"),
         "mtp_mlx": __version__,
     }

@@ -3,19 +3,21 @@ allocate."""
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_target
+from mtp_mlx.config import read_drafter, read_target
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.model.batch import Row
 from mtp_mlx.model.drafter import Drafter, Drafts
 from mtp_mlx.model.target import Target
+from mtp_mlx.reply import NOT_READ
 from mtp_mlx.request import Request, Sampling
+from mtp_mlx.shapes import Shapes
 from tests import tiny_configs
 
 # Room for new tokens, so that no buffer grows while memory is measured.
@@ -48,19 +50,28 @@ WIDE_WINDOW = Shape("31b", "SSSSSF", 1 << 15, 2, 2, 2, 64, 16)
 
 def make_pair(shape: Shape, seed: int = 0) -> tuple[Target, Drafter]:
     """Target and drafter with random weights."""
-    target, drafter = _configs(shape)
     random = np.random.default_rng(seed)
-    weights = [
-        {key: _draw(random, key, size) for key, size in shapes.items()}
-        for shapes in (tiny_configs.target_shapes(target), tiny_configs.drafter_shapes(drafter))
-    ]
-    return Target(target, weights[0]), Drafter(drafter, weights[1])
+    target, drafter = make_target(shape, random), tiny_configs.drafter_dict(shape.variant)
+    drafter["text_config"] |= _geometry(shape)
+    config = read_drafter(drafter, "long-assistant/config.json").paired_with(target.config)
+    return target, Drafter(config, _weights(random, tiny_configs.drafter_shapes(config)))
 
 
-def _configs(shape: Shape) -> tuple[TargetConfig, DrafterConfig]:
-    target = tiny_configs.target_dict(shape.variant)
-    drafter = tiny_configs.drafter_dict(shape.variant)
-    geometry: dict[str, Any] = {
+def make_target(shape: Shape, random: np.random.Generator) -> Target:
+    """A target alone, whose layers may be all of one kind."""
+    values = tiny_configs.target_dict(shape.variant)
+    kinds = {"S": tiny_configs.SLIDING, "F": tiny_configs.FULL}
+    values["text_config"] |= _geometry(shape) | {
+        "layer_types": [kinds[letter] for letter in shape.pattern],
+        "num_hidden_layers": len(shape.pattern),
+    }
+    config = read_target(values, "long/config.json")
+    return Target(config, _weights(random, tiny_configs.target_shapes(config)))
+
+
+def _geometry(shape: Shape) -> dict[str, Any]:
+    """What both text configs say of attention."""
+    return {
         "sliding_window": shape.window,
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.kv_heads,
@@ -69,14 +80,10 @@ def _configs(shape: Shape) -> tuple[TargetConfig, DrafterConfig]:
         "global_head_dim": shape.full_head_dim,
         "max_position_embeddings": 1 << 17,
     }
-    kinds = {"S": tiny_configs.SLIDING, "F": tiny_configs.FULL}
-    target["text_config"] |= geometry | {
-        "layer_types": [kinds[letter] for letter in shape.pattern],
-        "num_hidden_layers": len(shape.pattern),
-    }
-    drafter["text_config"] |= geometry
-    config = read_target(target, "long/config.json")
-    return config, read_drafter(drafter, "long-assistant/config.json").paired_with(config)
+
+
+def _weights(random: np.random.Generator, shapes: Shapes) -> dict[str, mx.array]:
+    return {key: _draw(random, key, size) for key, size in shapes.items()}
 
 
 def _draw(random: np.random.Generator, key: str, shape: tuple[int, ...]) -> mx.array:
@@ -115,6 +122,17 @@ def engine_at(
     for ring in engine.cache.window.values():
         ring.keys, ring.values = fill(ring.keys), fill(ring.values)
     mx.eval(buffers(engine), [s.hidden for s in engine.sequences])
+    return engine
+
+
+def reading_engine_at(target: Target, length: int, chunk: int) -> Engine:
+    """An engine whose only row has a last chunk of its prompt to read, behind `length` tokens."""
+    engine = engine_at(target, None, (length,), 0, room=2 * chunk)
+    (sequence,) = engine.sequences
+    sequence.request = replace(sequence.request, prompt=(2,) * (length + chunk))
+    sequence.tokens = list(sequence.request.prompt)
+    sequence.is_running, sequence.cache_use = False, NOT_READ
+    engine.chunk = chunk
     return engine
 
 

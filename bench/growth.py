@@ -1,0 +1,213 @@
+"""How time and memory grow with the context: a small random model over made-up keys and values.
+
+Rounds at 1k to 64k tokens of a model with sliding layers alone, one with full layers alone (plain
+steps), and a pair with both (3 drafts); then the last chunk of a prompt behind as many tokens. Fits
+exponents: of times of sliding layers (0 is flat), and of what full layers take beyond a context of
+64 (1 is linear). Contexts are interleaved, medians taken; exponents of times are as noisy as the
+machine, those of bytes exact. Prints one table, then one JSON line. Exit code 1 where memory grows
+faster than it may, or a fitted time is superlinear beyond what noise explains.
+
+    python -m bench.growth
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from bench.here import here
+from mtp_mlx.engine.engine import Engine
+from mtp_mlx.fit import KEY_STEP, PREFILL_CHUNK, work_bytes
+from mtp_mlx.model.target import Target
+from tests.memory.long_context import (
+    ROOM,
+    SMALL,
+    engine_at,
+    make_pair,
+    make_target,
+    peak_growth_bytes,
+    reading_engine_at,
+)
+
+CONTEXTS = (1 << 10, 1 << 12, 1 << 14, 1 << 16)
+BASE = SMALL.window  # the rings are full, and full layers cost next to nothing
+SLIDING, FULL = replace(SMALL, pattern="SSSSSS"), replace(SMALL, pattern="FFFFFF")
+DRAFTS = 3
+CHUNKS = (PREFILL_CHUNK // 4, PREFILL_CHUNK)
+WARM_ROUNDS = 2
+MOST_ROUNDS = ROOM // 2 // (DRAFTS + 1) - WARM_ROUNDS - 1  # that the rows have room for
+# Exponents above these are superlinear, and not flat; noise of a shared machine is below.
+MOST_LINEAR, MOST_FLAT = 1.2, 0.2
+Line = dict[str, Any]
+
+
+def exponent(contexts: Sequence[int], values: Sequence[float]) -> float | None:
+    """p of the closest a · context^p, by least squares of logarithms; None where a value is not
+    above 0: nothing has grown."""
+    if min(values) <= 0:
+        return None
+    return float(np.polyfit(np.log(contexts), np.log(values), 1)[0])
+
+
+def models() -> dict[str, tuple[Any, int]]:
+    """Target and drafter by name, and the drafts of a round."""
+    return {
+        "sliding": ((make_target(SLIDING, np.random.default_rng(0)), None), 0),
+        "full": ((make_target(FULL, np.random.default_rng(0)), None), 0),
+        "both": (make_pair(SMALL), DRAFTS),
+    }
+
+
+def round_lines(contexts: Sequence[int], rounds: int) -> list[Line]:
+    """Milliseconds of a round by model and context, and the bytes of its K/V."""
+    lines = []
+    for name, (pair, drafts) in models().items():
+        engines = {length: engine_at(*pair, (length,), drafts) for length in (BASE, *contexts)}
+        taken: dict[int, list[float]] = {length: [] for length in engines}
+        for repeat in range(WARM_ROUNDS + rounds):
+            for length, engine in engines.items():
+                started = time.perf_counter()
+                engine.step()
+                if repeat >= WARM_ROUNDS:
+                    taken[length].append(1e3 * (time.perf_counter() - started))
+        for length in engines:
+            # A new engine: where many live, what one of them frees late counts against another.
+            engine = engine_at(*pair, (length,), drafts)
+            lines.append(
+                {
+                    "model": name,
+                    "context": length,
+                    "ms": statistics.median(taken[length]),
+                    "full_bytes": engine.cache.full_bytes(0),
+                    "ring_bytes": _ring_bytes(engine),
+                    "work_bytes": peak_growth_bytes(engine, WARM_ROUNDS),
+                }
+            )
+        del engines, engine
+        gc.collect()
+    return lines
+
+
+def _ring_bytes(engine: Engine) -> int:
+    rings = engine.cache.window.values()
+    return sum(buffer.nbytes for ring in rings for buffer in (ring.keys, ring.values))
+
+
+def chunk_lines(contexts: Sequence[int], chunks: Sequence[int]) -> list[Line]:
+    """What the last chunk of a prompt needs beside K/V, and what the memory plan sets aside."""
+    target: Target = make_pair(SMALL)[0]
+    lines = []
+    for chunk in chunks:
+        for length in contexts:
+            engine = reading_engine_at(target, length, chunk)
+            planned = work_bytes(target.config, length + chunk, 1, mx.float32.size, chunk)
+            started = time.perf_counter()
+            used = peak_growth_bytes(engine, 1)
+            lines.append(
+                {
+                    "chunk": chunk,
+                    "context": length,
+                    "ms": 1e3 * (time.perf_counter() - started),
+                    "work_bytes": used,
+                    "planned_bytes": planned,
+                }
+            )
+    return lines
+
+
+def fits(rounds: Sequence[Line], chunks: Sequence[Line]) -> Line:
+    """Every exponent by name."""
+
+    def column(model: str, name: str) -> tuple[list[int], list[float], float]:
+        own = [line for line in rounds if line["model"] == model]
+        base = next(line[name] for line in own if line["context"] == BASE)
+        later = [line for line in own if line["context"] != BASE]
+        return [line["context"] for line in later], [line[name] for line in later], base
+
+    contexts, times, base = column("full", "ms")
+    pair_contexts, pair_times, pair_base = column("both", "ms")
+    return {
+        "sliding_ms": exponent(*column("sliding", "ms")[:2]),
+        "full_ms_beyond_base": exponent(contexts, [each - base for each in times]),
+        "both_ms_beyond_base": exponent(pair_contexts, [each - pair_base for each in pair_times]),
+        "sliding_ring_bytes": exponent(*column("sliding", "ring_bytes")[:2]),
+        "full_bytes": exponent(*column("full", "full_bytes")[:2]),
+        "round_work_bytes": exponent(*column("full", "work_bytes")[:2]),
+        "chunk_share_of_plan": max(line["work_bytes"] / line["planned_bytes"] for line in chunks),
+    }
+
+
+def faults(fitted: Line, rounds: Sequence[Line]) -> list[str]:
+    """What grows faster than it may."""
+    found = []
+    if fitted["sliding_ring_bytes"] != 0:
+        found.append("rings grow with the context")
+    expected = {line["context"]: line["full_bytes"] for line in rounds if line["model"] == "full"}
+    per_key = 2 * FULL.full_kv_heads * FULL.full_head_dim * 4 * len(FULL.pattern)
+    for context, held in expected.items():
+        if held > per_key * (context + ROOM + KEY_STEP):
+            found.append(f"full layers hold {held:,} bytes at {context:,} tokens")
+    if fitted["chunk_share_of_plan"] > 1:
+        found.append("a prompt's chunk needs more than the memory plan sets aside")
+    flat, linear = fitted["sliding_ms"], ("full_ms_beyond_base", "both_ms_beyond_base")
+    if flat is not None and flat > MOST_FLAT:
+        found.append(f"sliding layers take longer at longer contexts: exponent {flat:.2f}")
+    for name in linear:
+        if fitted[name] is not None and fitted[name] > MOST_LINEAR:
+            found.append(f"{name} has exponent {fitted[name]:.2f}")
+    return found
+
+
+def show(rounds: Sequence[Line], chunks: Sequence[Line], fitted: Line) -> None:
+    """The table."""
+    print(
+        f"{'model':<14}{'context':>8}{'ms':>10}{'full K/V':>14}{'rings':>11}{'work':>13}{'plan':>13}"
+    )
+    for line in rounds:
+        print(
+            f"{line['model']:<14}{line['context']:>8,}{line['ms']:>10.2f}{line['full_bytes']:>14,}"
+            f"{line['ring_bytes']:>11,}{line['work_bytes']:>13,}"
+        )
+    for line in chunks:
+        name = f"chunk of {line['chunk']}"
+        print(
+            f"{name:<14}{line['context']:>8,}{line['ms']:>10.2f}{'':>25}"
+            f"{line['work_bytes']:>13,}{line['planned_bytes']:>13,}"
+        )
+    said = {name: "none" if each is None else f"{each:.3f}" for name, each in fitted.items()}
+    print("exponents: " + ", ".join(f"{name} {each}" for name, each in said.items()))
+
+
+def main() -> int:
+    """Print the table and the JSON line; 1 where something grows too fast."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--quick", action="store_true", help="8 rounds, chunks of 256 alone")
+    arguments = parser.parse_args()
+    wanted = 8 if arguments.quick else arguments.rounds
+    if not 1 <= wanted <= MOST_ROUNDS:
+        print(f"bench.growth: --rounds is {wanted}, not from 1 to {MOST_ROUNDS}", file=sys.stderr)
+        return 2
+    rounds = round_lines(CONTEXTS, wanted)
+    chunks = chunk_lines(CONTEXTS, CHUNKS[:1] if arguments.quick else CHUNKS)
+    fitted = fits(rounds, chunks)
+    show(rounds, chunks, fitted)
+    found = faults(fitted, rounds)
+    for fault in found:
+        print(f"bench.growth: {fault}", file=sys.stderr)
+    result = {"bench": "growth", **here(), "fitted": fitted, "faults": found}
+    print(json.dumps(result | {"rounds": rounds, "chunks": chunks}))
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
