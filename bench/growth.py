@@ -2,10 +2,10 @@
 
 Rounds at 1k to 64k tokens of a model with sliding layers alone, one with full layers alone (plain
 steps), and a pair with both (3 drafts); then the last chunk of a prompt behind as many tokens. Fits
-exponents: of times of sliding layers (0 is flat), and of what full layers take beyond a context of
-64 (1 is linear). Contexts are interleaved, medians taken; exponents of times are as noisy as the
-machine, those of bytes exact. Prints one table, then one JSON line. Exit code 1 where memory grows
-faster than it may, or a fitted time is superlinear beyond what noise explains.
+exponents: of times of sliding layers (0 is flat), and of the steps of full layers' times from one
+context to the next (1 is linear). Contexts are interleaved, medians taken; exponents of times are
+as noisy as the machine, those of bytes exact. Prints one table, then one JSON line. Exit code 1
+where memory grows faster than it may, or a time is superlinear beyond what noise explains.
 
     python -m bench.growth
 """
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -38,7 +39,6 @@ from tests.memory.long_context import (
 )
 
 CONTEXTS = (1 << 10, 1 << 12, 1 << 14, 1 << 16)
-BASE = SMALL.window  # the rings are full, and full layers cost next to nothing
 SLIDING, FULL = replace(SMALL, pattern="SSSSSS"), replace(SMALL, pattern="FFFFFF")
 DRAFTS = 3
 CHUNKS = (PREFILL_CHUNK // 4, PREFILL_CHUNK)
@@ -57,16 +57,14 @@ def exponent(contexts: Sequence[int], values: Sequence[float]) -> float:
     return float(np.polyfit(np.log(contexts), np.log(values), 1)[0])
 
 
-def exponent_beyond(lines: Sequence[Line], name: str) -> float | None:
-    """The exponent of what a figure gains beyond the first line's, of the lines where it gains more
-    than noise; None where fewer than two do: it is flat, as far as that can be told."""
-    base, base_context = lines[0][name], lines[0]["context"]
-    gained = [
-        (line["context"] - base_context, line[name] - base)
-        for line in lines[1:]
-        if line[name] > (1 + NOISE) * base
-    ]
-    return exponent(*zip(*gained, strict=True)) if len(gained) > 1 else None
+def exponent_of_steps(lines: Sequence[Line], name: str) -> float | None:
+    """p where a figure is some constant and a · context^p: that of its steps from context to
+    context, which lie equally far apart; None where a step is lost in noise, for it is flat then.
+    """
+    steps = [after[name] - before[name] for before, after in pairwise(lines)]
+    if any(step < NOISE * line[name] for step, line in zip(steps, lines, strict=False)):
+        return None
+    return exponent([line["context"] for line in lines[1:]], steps)
 
 
 def models() -> dict[str, tuple[Any, int]]:
@@ -82,7 +80,7 @@ def round_lines(contexts: Sequence[int], rounds: int) -> list[Line]:
     """Milliseconds of a round by model and context, and the bytes of its K/V."""
     lines = []
     for name, (pair, drafts) in models().items():
-        engines = {length: engine_at(*pair, (length,), drafts) for length in (BASE, *contexts)}
+        engines = {length: engine_at(*pair, (length,), drafts) for length in contexts}
         taken: dict[int, list[float]] = {length: [] for length in engines}
         for repeat in range(WARM_ROUNDS + rounds):
             for length, engine in engines.items():
@@ -144,15 +142,15 @@ def fits(rounds: Sequence[Line], chunks: Sequence[Line]) -> Line:
     }
 
     def overall(model: str, name: str) -> float:
-        later = own[model][1:]
-        return exponent([line["context"] for line in later], [line[name] for line in later])
+        lines = own[model]
+        return exponent([line["context"] for line in lines], [line[name] for line in lines])
 
     return {
         "sliding_ms": overall("sliding", "ms"),
-        "full_ms_beyond_base": exponent_beyond(own["full"], "ms"),
-        "both_ms_beyond_base": exponent_beyond(own["both"], "ms"),
+        "full_ms_steps": exponent_of_steps(own["full"], "ms"),
+        "both_ms_steps": exponent_of_steps(own["both"], "ms"),
         "sliding_ring_bytes": overall("sliding", "ring_bytes"),
-        "full_bytes_beyond_base": exponent_beyond(own["full"], "full_bytes"),
+        "full_bytes_steps": exponent_of_steps(own["full"], "full_bytes"),
         "full_work_bytes": overall("full", "work_bytes"),
         "chunk_share_of_plan": max(line["work_bytes"] / line["planned_bytes"] for line in chunks),
     }
@@ -163,10 +161,7 @@ def memory_faults(fitted: Line, chunks: Sequence[Line]) -> list[str]:
     found = []
     if abs(fitted["sliding_ring_bytes"]) > EXACT:
         found.append("rings grow with the context")
-    if (
-        fitted["full_bytes_beyond_base"] is None
-        or abs(fitted["full_bytes_beyond_base"] - 1) > EXACT
-    ):
+    if fitted["full_bytes_steps"] is None or abs(fitted["full_bytes_steps"] - 1) > EXACT:
         found.append("the K/V of full layers is not linear in the context")
     for line in chunks:
         if line["work_bytes"] > (1 + MARGIN) * line["planned_bytes"] + SMALL_THINGS:
@@ -178,8 +173,8 @@ def time_faults(fitted: Line) -> list[str]:
     """What takes longer than it may, by more than noise explains."""
     limits = {
         "sliding_ms": MOST_FLAT,
-        "full_ms_beyond_base": MOST_LINEAR,
-        "both_ms_beyond_base": MOST_LINEAR,
+        "full_ms_steps": MOST_LINEAR,
+        "both_ms_steps": MOST_LINEAR,
     }
     found = {name: fitted[name] for name, most in limits.items() if (fitted[name] or 0) > most}
     return [f"{name} has exponent {each:.2f}" for name, each in found.items()]

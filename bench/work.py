@@ -86,7 +86,7 @@ class Pair:
         self._per_token = _dense_operations(shapes[0])
         self._per_draft = _dense_operations(shapes[1])
 
-    def distinct(self, num_tokens: int) -> float:
+    def distinct(self, num_tokens: float) -> float:
         """Experts that a layer reads for so many tokens, each routed on its own; 0 without."""
         layer = next((layer for layer in self.target.layers if layer.experts is not None), None)
         if layer is None or layer.experts is None:

@@ -4,18 +4,18 @@ import pytest
 
 from bench import growth
 
-CONTEXTS = (192, 576)
+CONTEXTS = (128, 512, 2048)
 
 
 def test_exponents_of_powers():
-    lines = [{"context": n, "ms": 5.0 + 0.01 * max(n - 64, 0) ** 2} for n in (64, *CONTEXTS)]
-    assert growth.exponent_beyond(lines, "ms") == pytest.approx(2.0)
-    assert growth.exponent(CONTEXTS, [7.0] * 2) == pytest.approx(0.0)
+    lines = [{"context": n, "ms": 5.0 + 0.01 * n**2} for n in CONTEXTS]
+    assert growth.exponent_of_steps(lines, "ms") == pytest.approx(2.0)
+    assert growth.exponent(CONTEXTS, [7.0] * 3) == pytest.approx(0.0)
 
 
 def test_what_grows_by_less_than_noise_has_no_exponent():
-    lines = [{"context": n, "ms": 5.0 + n / 576} for n in (64, *CONTEXTS)]
-    assert growth.exponent_beyond(lines, "ms") is None
+    lines = [{"context": n, "ms": 5.0 + n / 2048} for n in CONTEXTS]
+    assert growth.exponent_of_steps(lines, "ms") is None
 
 
 def test_memory_of_the_smallest_run():
@@ -29,8 +29,8 @@ def test_memory_of_the_smallest_run():
 
 def test_faults_are_found():
     fitted = {
-        "sliding_ring_bytes": 0.5, "full_bytes_beyond_base": 1.5, "sliding_ms": 0.9,
-        "full_ms_beyond_base": 1.9, "both_ms_beyond_base": None,
+        "sliding_ring_bytes": 0.5, "full_bytes_steps": 1.5, "sliding_ms": 0.9,
+        "full_ms_steps": 1.9, "both_ms_steps": None,
     }  # fmt: skip
     chunk = {"chunk": 64, "context": 128, "work_bytes": 9 << 20, "planned_bytes": 1 << 20}
     assert len(growth.memory_faults(fitted, [chunk])) == 3

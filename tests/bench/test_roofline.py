@@ -38,6 +38,13 @@ def test_floors_of_every_pair(monkeypatch, capsys):
         assert line["of_plain"] == 1 if line["drafts"] == 0 else line["of_plain"] > 1
 
 
+def test_neighbours_that_share_all_experts_read_those_of_one_token(monkeypatch, capsys):
+    options = ("--quick", "--batches", "1", "--drafts", "0", "3", "--correlation", "1")
+    _, result = run(monkeypatch, capsys, *options)
+    plain, drafting = (line for line in result["lines"] if line["pair"] == "26b")
+    assert drafting["experts"] == plain["experts"] > 0
+
+
 def test_chips_are_labelled_as_computed(monkeypatch, capsys):
     lines, result = run(monkeypatch, capsys, "--chips")
     assert lines[0].startswith("computed, not measured")
@@ -66,6 +73,7 @@ def test_a_share_is_the_floor_over_what_was_measured(monkeypatch, capsys, tmp_pa
         (("--bandwidth", "0"), "--bandwidth is 0"),
         (("--drafts", "8"), "--drafts must be 0 to 7"),
         (("--context", "0"), "--context"),
+        (("--correlation", "1.1"), "--correlation is 1.1"),
         (("--measured", "/nowhere/file"), "/nowhere/file"),
     ],
 )
