@@ -21,7 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import mlx.core as mx
@@ -271,37 +271,31 @@ def refuse(reason: str) -> NoReturn:
 
 def _parse() -> tuple[Choice, Plan]:
     assert __doc__ is not None
-    usual = Plan()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=SIZES, default="12b")
     parser.add_argument("--storage", choices=STORAGES, default="4bit")
     parser.add_argument("--drafter", choices=STORAGES, default="bf16")
     parser.add_argument("--shrink", type=int, default=1, help="divide widths, heads, vocabulary")
-    parser.add_argument("--batches", type=int, nargs="+", default=usual.batches)
-    parser.add_argument("--contexts", type=int, nargs="+", default=usual.contexts)
-    parser.add_argument("--drafts", type=int, nargs="+", default=usual.drafts)
-    parser.add_argument("--agreement", type=float, default=usual.agreement)
-    parser.add_argument("--rounds", type=int, default=usual.rounds)
-    parser.add_argument("--repeats", type=int, default=usual.repeats)
-    parser.add_argument("--quick", action="store_true", help="two batches, one context, few rounds")
-    asked = parser.parse_args()
-    counts = (asked.shrink, *asked.batches, *asked.contexts, asked.rounds, asked.repeats)
+    of_plan = parser.add_argument_group("what is timed")
+    of_plan.add_argument("--batches", type=int, nargs="+")
+    of_plan.add_argument("--contexts", type=int, nargs="+")
+    of_plan.add_argument("--drafts", type=int, nargs="+")
+    of_plan.add_argument("--agreement", type=float)
+    of_plan.add_argument("--rounds", type=int)
+    of_plan.add_argument("--repeats", type=int)
+    parser.add_argument("--quick", action="store_true", help="less of all that is not named")
+    asked = vars(parser.parse_args())
+    choice = Choice(*(asked.pop(name) for name in ("pair", "storage", "drafter", "shrink")))
+    usual = QUICK if asked.pop("quick") else Plan()
+    plan = replace(usual, **{name: value for name, value in asked.items() if value is not None})
+    counts = (choice.shrink, *plan.batches, *plan.contexts, plan.rounds, plan.repeats)
     if min(counts) < 1:
         refuse("--shrink, --batches, --contexts, --rounds and --repeats must be 1 at least")
-    if not 1 <= min(asked.drafts) <= max(asked.drafts) <= MAX_DRAFT_TOKENS:
+    if not 1 <= min(plan.drafts) <= max(plan.drafts) <= MAX_DRAFT_TOKENS:
         refuse(f"--drafts must be 1 to {MAX_DRAFT_TOKENS}; plain decoding is always timed")
-    if not 0 <= asked.agreement <= 1:
-        refuse(f"--agreement is {asked.agreement:g}, not from 0 to 1")
-    choice = Choice(asked.pair, asked.storage, asked.drafter, asked.shrink)
-    return choice, QUICK if asked.quick else Plan(
-        asked.batches,
-        asked.contexts,
-        asked.drafts,
-        usual.each,
-        asked.agreement,
-        asked.rounds,
-        asked.repeats,
-    )
+    if not 0 <= plan.agreement <= 1:
+        refuse(f"--agreement is {plan.agreement:g}, not from 0 to 1")
+    return choice, plan
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 from bench.here import here
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.fit import MARGIN, PREFILL_CHUNK, work_bytes
+from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.target import Target
 from tests.memory.long_context import (
     ROOM,
@@ -67,20 +68,33 @@ def exponent_of_steps(lines: Sequence[Line], name: str) -> float | None:
     return exponent([line["context"] for line in lines[1:]], steps)
 
 
-def models() -> dict[str, tuple[Any, int]]:
-    """Target and drafter by name, and the drafts of a round."""
+@dataclass(frozen=True)
+class Model:
+    """What rounds are timed of, and the drafts of each."""
+
+    target: Target
+    drafter: Drafter | None
+    drafts: int
+
+    def engine(self, length: int) -> Engine:
+        """One row behind `length` tokens."""
+        return engine_at(self.target, self.drafter, (length,), self.drafts)
+
+
+def models() -> dict[str, Model]:
+    """By the kinds of their layers."""
     return {
-        "sliding": ((make_target(SLIDING, np.random.default_rng(0)), None), 0),
-        "full": ((make_target(FULL, np.random.default_rng(0)), None), 0),
-        "both": (make_pair(SMALL), DRAFTS),
+        "sliding": Model(make_target(SLIDING, np.random.default_rng(0)), None, 0),
+        "full": Model(make_target(FULL, np.random.default_rng(0)), None, 0),
+        "both": Model(*make_pair(SMALL), DRAFTS),
     }
 
 
 def round_lines(contexts: Sequence[int], rounds: int) -> list[Line]:
     """Milliseconds of a round by model and context, and the bytes of its K/V."""
     lines = []
-    for name, (pair, drafts) in models().items():
-        engines = {length: engine_at(*pair, (length,), drafts) for length in contexts}
+    for name, model in models().items():
+        engines = {length: model.engine(length) for length in contexts}
         taken: dict[int, list[float]] = {length: [] for length in engines}
         for repeat in range(WARM_ROUNDS + rounds):
             for length, engine in engines.items():
@@ -90,7 +104,7 @@ def round_lines(contexts: Sequence[int], rounds: int) -> list[Line]:
                     taken[length].append(1e3 * (time.perf_counter() - started))
         for length in engines:
             # A new engine: where many live, what one of them frees late counts against another.
-            engine = engine_at(*pair, (length,), drafts)
+            engine = model.engine(length)
             lines.append(
                 {
                     "model": name,
@@ -203,10 +217,11 @@ def main() -> int:
     """Print the table and the JSON line; 1 where something grows too fast."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, help="timed of each model, 30")
     parser.add_argument("--quick", action="store_true", help="8 rounds, chunks of 256 alone")
     arguments = parser.parse_args()
-    wanted = 8 if arguments.quick else arguments.rounds
+    usual = 8 if arguments.quick else 30
+    wanted = usual if arguments.rounds is None else arguments.rounds
     if not 1 <= wanted <= MOST_ROUNDS:
         print(f"bench.growth: --rounds is {wanted}, not from 1 to {MOST_ROUNDS}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +30,13 @@ BF16_BYTES = 2
 AGREEMENT = 0.8  # of each draft, where a table tells tokens a second
 PARTS = ("dense", "experts", "head", "kv", "drafter")
 CHIP_DRAFTS = 3
+TAKEN = {  # options of each table
+    "chips": {"context", "drafter"},
+    "measured": {"bandwidth"},
+    "floors": {
+        "bandwidth", "storages", "drafter", "batches", "drafts", "context", "correlation",
+    },
+}  # fmt: skip
 Line = dict[str, Any]
 
 
@@ -176,56 +183,70 @@ def refuse(reason: str) -> NoReturn:
     sys.exit(2)
 
 
-def _parse() -> argparse.Namespace:
+def _parse() -> tuple[str, dict[str, Any]]:
+    """The table that is asked for and its options; refuses those that another table has."""
     assert __doc__ is not None
-    usual = Cases()
+    usual = {**asdict(Cases()), "bandwidth": 400.0}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bandwidth", type=float, default=400.0, help="GB/s of the memory")
     parser.add_argument("--chips", action="store_true", help="one row on M1 to M5, 4-bit")
     parser.add_argument("--measured", type=Path, help="JSON lines that bench.full_size printed")
-    parser.add_argument("--batches", type=int, nargs="+", default=usual.batches)
-    parser.add_argument("--drafts", type=int, nargs="+", default=usual.drafts)
-    parser.add_argument("--context", type=int, default=usual.context)
-    parser.add_argument("--correlation", type=float, default=0.0, help="of neighbours' experts")
-    parser.add_argument("--drafter", choices=STORAGES, default=usual.drafter)
+    parser.add_argument("--bandwidth", type=float, help="GB/s of the memory, 400")
+    parser.add_argument("--storages", choices=STORAGES, nargs="+", help="of the targets")
+    parser.add_argument("--drafter", choices=STORAGES, help="how drafters are stored, bf16")
+    parser.add_argument("--batches", type=int, nargs="+")
+    parser.add_argument("--drafts", type=int, nargs="+")
+    parser.add_argument("--context", type=int, help=f"{usual['context']:,}")
+    parser.add_argument("--correlation", type=float, help="of neighbours' experts, 0")
     parser.add_argument("--quick", action="store_true", help="4-bit alone")
-    arguments = parser.parse_args()
-    if not 0 < arguments.bandwidth < float("inf"):
-        refuse(f"--bandwidth is {arguments.bandwidth:g}, not above 0")
-    if min(arguments.batches) < 1 or arguments.context < 1:
+    asked = vars(parser.parse_args())
+    is_chips, measured = asked.pop("chips"), asked.pop("measured")
+    if is_chips and measured is not None:
+        refuse("--chips and --measured ask for two tables; give one")
+    if asked.pop("quick"):
+        asked["storages"] = asked["storages"] or STORAGES[:1]
+    given = {name: value for name, value in asked.items() if value is not None}
+    table = "chips" if is_chips else "floors" if measured is None else "measured"
+    for name in given.keys() - TAKEN[table]:
+        refuse(f"--{name} says nothing of the table that --{table} asks for")
+    found = {**usual, **given, "measured": measured}
+    _check(found)
+    return table, found
+
+
+def _check(found: dict[str, Any]) -> None:
+    """Refuse what no table has."""
+    if not 0 < found["bandwidth"] < float("inf"):
+        refuse(f"--bandwidth is {found['bandwidth']:g}, not above 0")
+    if min(found["batches"]) < 1 or found["context"] < 1:
         refuse("--batches and --context must be 1 at least")
-    if not 0 <= min(arguments.drafts) <= max(arguments.drafts) <= MAX_DRAFT_TOKENS:
+    if not 0 <= min(found["drafts"]) <= max(found["drafts"]) <= MAX_DRAFT_TOKENS:
         refuse(f"--drafts must be 0 to {MAX_DRAFT_TOKENS}")
-    if not 0 <= arguments.correlation <= 1:
-        refuse(f"--correlation is {arguments.correlation:g}, not from 0 to 1")
-    return arguments
+    if not 0 <= found["correlation"] <= 1:
+        refuse(f"--correlation is {found['correlation']:g}, not from 0 to 1")
 
 
 def main() -> None:
     """Print the table that was asked for and the JSON line."""
-    asked = _parse()
-    bandwidth = asked.bandwidth * GB
-    result: Line = {"bench": "roofline", "is_computed": asked.measured is None}
-    if asked.measured is not None:
+    table, asked = _parse()
+    bandwidth, context, drafter = asked["bandwidth"] * GB, asked["context"], asked["drafter"]
+    result: Line = {"bench": "roofline", "is_computed": table != "measured"}
+    if table == "measured":
         try:
-            lines = list(measured_lines(asked.measured, bandwidth))
+            lines = list(measured_lines(asked["measured"], bandwidth))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            refuse(f"--measured {asked.measured}: {error!r}")
+            refuse(f"--measured {asked['measured']}: {error!r}")
         show_measured(lines, bandwidth)
         result |= {"bandwidth": bandwidth}
-    elif asked.chips:
-        lines = list(chip_lines(asked.context, asked.drafter))
-        show_chips(lines, asked.context, asked.drafter)
-        result |= {"context": asked.context, "drafts": CHIP_DRAFTS, "agreement": AGREEMENT}
+    elif table == "chips":
+        lines = list(chip_lines(context, drafter))
+        show_chips(lines, context, drafter)
+        result |= {"context": context, "drafter": drafter, "drafts": CHIP_DRAFTS}
+        result |= {"agreement": AGREEMENT}
     else:
-        storages = ("4bit",) if asked.quick else STORAGES
-        cases = Cases(
-            storages, asked.batches, asked.drafts, asked.context, asked.drafter, asked.correlation
-        )
+        cases = Cases(**{field.name: asked[field.name] for field in fields(Cases)})
         lines = list(floors(cases, bandwidth))
         show_floors(lines, bandwidth)
-        result |= {"bandwidth": bandwidth, "drafter": asked.drafter}
-        result |= {"correlation": asked.correlation}
+        result |= {"bandwidth": bandwidth, "drafter": drafter, "correlation": cases.correlation}
     print(json.dumps(result | {"lines": lines}))
 
 

@@ -95,6 +95,11 @@ def test_what_cannot_be_timed_is_refused_in_one_line(option, monkeypatch, capsys
     assert option.split("=")[0] in said.err
 
 
+def test_quick_gives_way_to_what_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["full_size", "--quick", "--batches", "2", "8"])
+    assert full_size._parse() == (Choice("12b"), replace(full_size.QUICK, batches=[2, 8]))
+
+
 def test_the_output_says_that_it_is_shrunken(subject, monkeypatch, capsys):
     forward = {"rows": 1, "each": 1, "context": 8, "ms": 2.0, "experts": None}
     monkeypatch.setattr(full_size, "Subject", lambda *_: subject)

@@ -75,6 +75,9 @@ def test_a_share_is_the_floor_over_what_was_measured(monkeypatch, capsys, tmp_pa
         (("--context", "0"), "--context"),
         (("--correlation", "1.1"), "--correlation is 1.1"),
         (("--measured", "/nowhere/file"), "/nowhere/file"),
+        (("--chips", "--bandwidth", "100"), "--bandwidth"),
+        (("--chips", "--measured", "/nowhere/file"), "give one"),
+        (("--measured", "/nowhere/file", "--context", "100"), "--context"),
     ],
 )
 def test_what_makes_no_table_is_refused_in_one_line(options, said, monkeypatch, capsys):
