@@ -31,6 +31,7 @@ from bench.models import STORAGES, Choice, configs
 from bench.random_models import (
     PrescribedTarget,
     ScriptedDrafter,
+    drawn,
     random_drafter,
     random_target,
     text_after,
@@ -52,7 +53,6 @@ from mtp_mlx.pair_names import SIZES
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 from mtp_mlx.shapes import drafter_shapes, stored, target_shapes
 from tests.memory.long_context import engine_at
-from tests.oracle import agreeing
 
 MAX_BLOCK = MAX_DRAFT_TOKENS + 1
 WARM_ROUNDS = 2  # they compile, and fill the pipeline
@@ -104,7 +104,7 @@ class Subject:
         gc.collect()
         vocab, room = self.target.config.vocab_size, plan.room
         texts = {row + 1: text_after(3 + row, vocab, room) for row in range(rows)}
-        drafter = ScriptedDrafter(self.drafter, texts, agreeing(plan.agreement, seed))
+        drafter = ScriptedDrafter(self.drafter, texts, drawn(plan.agreement, seed, rows, room))
         drafts = None if mode == "auto" else int(mode)
         engine = engine_at(self.target, drafter, (context,) * rows, drafts, room, _contents)
         drafter.watch(engine)

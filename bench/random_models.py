@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import mlx.core as mx
+import numpy as np
 
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.fit import Stored
@@ -22,7 +23,7 @@ from mtp_mlx.model.target import Target
 from mtp_mlx.model.view import View
 from mtp_mlx.quantization import PACKED_BITS, Quantization
 from mtp_mlx.shapes import drafter_shapes, stored, target_shapes
-from tests.oracle import Oracle, Script
+from tests.oracle import Oracle, Place, Proposal, Script
 
 SURE = 1e4  # above all logits of a random model
 # A linear congruential generator: all ids in turn, where the vocabulary is a power of two.
@@ -41,6 +42,17 @@ def text_after(token: int, vocab_size: int, length: int) -> list[int]:
     while len(text) < length:
         text.append(successor(text[-1], vocab_size))
     return text
+
+
+def drawn(agreement: float, seed: int, rows: int, length: int) -> Script:
+    """Right with probability `agreement`; drawn beforehand, for a round must not wait for it."""
+    draws = np.random.default_rng(seed).random((rows, length)) < agreement
+    table: list[list[bool]] = draws.tolist()
+
+    def script(place: Place) -> Proposal:
+        return "right" if table[place.request_id - 1][place.position % length] else "wrong"
+
+    return script
 
 
 @dataclass
