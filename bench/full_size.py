@@ -241,25 +241,25 @@ def measure(subject: Subject, plan: Plan) -> tuple[list[Line], list[Line]]:
 def show(name: str, forwards: Sequence[Line], rounds: Sequence[Line]) -> None:
     """The table."""
     print(name)
-    print(f"{'context':>8}{'rows':>5}  {'what':<10}{'ms':>10}{'of plain':>10}", end="")
-    print(f"{'tokens/s':>10}{'of plain':>10}{'accepted':>10}{'experts':>9}  decision")
-    plain = {(r["context"], r["rows"]): r for r in rounds if r["drafts"] == 0}
+    titles = ("ms", "of plain", "tokens/s", "least", "most", "accepted", "experts")
+    print(f"{'context':>8}{'rows':>5}  {'what':<10}" + "".join(f"{each:>10}" for each in titles))
+    plain = {(r["context"], r["rows"]): r["ms"] for r in rounds if r["drafts"] == 0}
     single = {(f["context"], f["rows"]): f["ms"] for f in forwards if f["each"] == 1}
     for line in [*forwards, *rounds]:
         at = (line["context"], line["rows"])
-        experts = "" if line["experts"] is None else f"{line['experts']:.1f}"
         begin = f"{line['context']:>8,}{line['rows']:>5}  "
+        experts = "" if line["experts"] is None else f"{line['experts']:.1f}"
         if "each" in line:
             what, ratio = f"verify {line['rows'] * line['each']}", line["ms"] / single[at]
-            print(f"{begin}{what:<10}{line['ms']:>10.2f}{ratio:>10.2f}{'':>30}{experts:>9}")
+            print(f"{begin}{what:<10}{line['ms']:>10.2f}{ratio:>10.2f}{'':>40}{experts:>10}")
             continue
-        what = "auto" if line["drafts"] == "auto" else f"{line['drafts']} drafts"
-        ratio, speed = line["ms"] / plain[at]["ms"], line["tokens_per_s"]
-        faster = speed / plain[at]["tokens_per_s"]
-        said = line["decision"] if line["drafts"] == "auto" else ""
+        is_auto = line["drafts"] == "auto"
+        what = "auto" if is_auto else f"{line['drafts']} drafts"
+        speeds = ("tokens_per_s", "least_tokens_per_s", "most_tokens_per_s")
+        figures = "".join(f"{line[speed]:>10.1f}" for speed in speeds)
         print(
-            f"{begin}{what:<10}{line['ms']:>10.2f}{ratio:>10.2f}{speed:>10.1f}{faster:>10.2f}"
-            f"{line['accepted']:>10.2f}{experts:>9}  {said}"
+            f"{begin}{what:<10}{line['ms']:>10.2f}{line['ms'] / plain[at]:>10.2f}{figures}"
+            f"{line['accepted']:>10.2f}{experts:>10}  {line['decision'] if is_auto else ''}"
         )
 
 
