@@ -63,12 +63,13 @@ def _over_depth(axes: "Axes", report: Report) -> None:
     """A curve for each batch size, over fixed depths, and then auto by itself."""
     order = _ordered(report)
     for index, rows in enumerate(report.settings.batch_sizes):
-        found = {l.drafts: l for l in report.lines if l.rows == rows and not l.is_alike}
+        distinct = (line for line in report.lines if line.rows == rows and not line.is_alike)
+        found = {line.drafts: line for line in distinct}
         fixed = [drafts for drafts in order if drafts != "auto"]
         name = f"batch {rows}"
-        _curve(axes, list(range(len(fixed))), [found[d] for d in fixed], index, name, False)
+        _curve(axes, list(range(len(fixed))), [found[d] for d in fixed], index, name)
         if "auto" in order:
-            _curve(axes, [len(fixed)], [found["auto"]], index, None, False)
+            _curve(axes, [len(fixed)], [found["auto"]], index, None)
     axes.set_xticks(range(len(order)), [spell(drafts) for drafts in order])
     _finish(axes, "Speed over depth, distinct prompts", "drafts a round", "new tokens/s, all rows")
 
