@@ -4,7 +4,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -73,8 +73,11 @@ class Server:
     def names(self) -> list[str]:
         """Of the models that it lists."""
         with closing(self._connection()) as connection:
-            body = self._asked(lambda: json.loads(self._sent(connection, "GET", "/models").read()))
-            return self._asked(lambda: [str(entry["id"]) for entry in body["data"]])
+            return self._asked(lambda: self._listed(connection))
+
+    def _listed(self, connection: http.client.HTTPConnection) -> list[str]:
+        with self._sent(connection, "GET", "/models") as response:
+            return [str(entry["id"]) for entry in json.loads(response.read())["data"]]
 
     def ask(self, messages: Messages, max_tokens: int, **extra: Any) -> Served:
         """One greedy reply, streamed. Raises RequestError, which names the server and its fault."""
@@ -114,7 +117,7 @@ class Server:
         except (OSError, http.client.HTTPException) as error:
             raise self._fault(str(error) or type(error).__name__) from error
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise self._fault(f"its reply is not OpenAI's format ({shown(error)})") from error
+            raise self._fault(f"its reply cannot be read: {shown(error)}") from error
 
     def _fault(self, what: str) -> RequestError:
         return RequestError(f"the server at {self.url} cannot be measured: {what}", param="against")
@@ -127,7 +130,8 @@ class Server:
         connection.request(method, self._path + path, sent, headers)
         response = connection.getresponse()
         if response.status != http.client.OK:
-            said = response.read(FAULT_BYTES).decode(errors="replace")
+            with response:
+                said = response.read(FAULT_BYTES).decode(errors="replace")
             raise self._fault(f"{response.status} {said}")
         return response
 
@@ -136,23 +140,29 @@ class Server:
     ) -> Served:
         """The events of a stream to its end."""
         text, first, usage = "", 0.0, None
-        for line in self._sent(connection, "POST", "/chat/completions", body):
-            if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
-                continue
-            event = json.loads(line[5:])
-            if event.get("error"):
-                raise self._fault(shown(event["error"]))
-            for choice in event["choices"]:
-                piece = choice["delta"].get("content") or ""
-                if piece and not text:
-                    first = time.perf_counter() - started
-                text += piece
-            usage = event.get("usage") or usage
+        with self._sent(connection, "POST", "/chat/completions", body) as response:
+            for event in _events(response):
+                for choice in event["choices"]:
+                    piece = choice["delta"].get("content") or ""
+                    if piece and not text:
+                        first = time.perf_counter() - started
+                    text += piece
+                usage = event.get("usage") or usage
         seconds = time.perf_counter() - started
         if usage is None:
             raise self._fault("its streams tell no usage, though stream_options asked for it")
         counts = usage["prompt_tokens"], usage["completion_tokens"]
         return Served(text, *counts, first or seconds, seconds)
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """Those of a stream. Raises ValueError for one that tells of a fault."""
+    for line in response:
+        if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
+            event = json.loads(line[5:])
+            if event.get("error"):
+                raise ValueError(shown(event["error"]))
+            yield event
 
 
 def _parts(url: str) -> tuple[str, str, int | None, str]:
