@@ -1,8 +1,9 @@
 """Figures of interleaved repeats: their median, how they scatter, and when a ratio may be told.
 
 Heat, and other programs that come and go, fall on all that is compared when it is run in turn,
-there and back (A B B A). A ratio is that of the same repeats, and is told only where its effect,
-the distance from 1, is larger than the spread of the repeats: else it is within the noise.
+there and back (A B B A). A ratio is that of the same repeats, and is told only where its effect, by
+how much the smaller side misses the larger one, is more than the spread of the repeats: else it is
+within the noise. That is the same for a ratio and its inverse.
 """
 
 import statistics
@@ -75,7 +76,8 @@ class Ratio:
     def value(self) -> float | None:
         """The median; None where it is within the noise."""
         middle, spread = self._of_repeats.median, self._of_repeats.spread
-        return middle if spread is not None and abs(middle - 1) > spread else None
+        effect = 1 - min(middle, 1 / middle)
+        return middle if spread is not None and effect > spread else None
 
     def __str__(self) -> str:
         return WITHIN_NOISE if self.value is None else f"{self.value:.2f}"

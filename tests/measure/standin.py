@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Standin:
-    """`asked`: the bodies that came. Replies are `words`, one an event; `status` is that of replies;
-    `models` are listed."""
+    """`asked`: the bodies that came. Replies are `words`, one an event, with `status`; `models` are
+    listed; `raw` takes the place of a reply."""
 
     url: str = ""
     words: tuple[str, ...] = ("a ", "stand-in ", "speaks")
