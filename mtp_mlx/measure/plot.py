@@ -86,7 +86,7 @@ def _curve(
     lines: list[Line],
     index: int,
     name: str | None,
-    is_dashed: bool,
+    is_dashed: bool = False,
 ) -> None:
     """Medians with bars of one deviation."""
     speeds = [line.tokens_per_s for line in lines]

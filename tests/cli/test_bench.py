@@ -7,6 +7,7 @@ import pytest
 
 import mtp_mlx
 from mtp_mlx.measure import chats, compare, report
+from mtp_mlx.measure.client import Server
 from mtp_mlx.measure.compare import compare as measured
 from tests.api_pairs import loaded
 from tests.measure.standin import running
@@ -139,14 +140,10 @@ def test_the_reference_is_not_measured():
         measured(loaded("31b", max_num_seqs=1, backend="numpy"), ["a"] * 8, report.QUICK)
 
 
-def test_a_server_is_asked_for_chats_that_the_model_can_read():
-    from mtp_mlx.measure.client import Server
-
-    llm = loaded()
-    if llm.has_chat_template:
-        pytest.skip("the golden pair has a chat template")
+def test_a_server_is_asked_for_chats_and_a_model_without_a_template_reads_none(monkeypatch):
+    monkeypatch.setattr(mtp_mlx.LLM, "has_chat_template", False)
     with pytest.raises(mtp_mlx.RequestError, match="no chat template"):
-        measured(llm, ["a"] * 8, report.QUICK, Server("http://127.0.0.1:1"))
+        measured(loaded(), ["a"] * 8, report.QUICK, Server("http://127.0.0.1:1"))
 
 
 def test_built_in_questions_differ_and_are_enough():
