@@ -82,11 +82,12 @@ def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=NAMES, action="append")
+    parser.add_argument("--rows", type=int, nargs="+", default=BATCHES)
     arguments = parser.parse_args()
     results = [
         measure(name, embedded_pair(name), rows)
         for name in arguments.pair or NAMES
-        for rows in BATCHES
+        for rows in arguments.rows
     ]
     print(f"{'pair':>9} {'rows':>4} {'decision ms':>12} {'round ms':>9} {'share':>6}")
     for row in results:

@@ -53,10 +53,14 @@ def _over_batch(axes: "Axes", report: Report) -> None:
                 if line.drafts == drafts and (line.is_alike == is_alike or line.rows == 1)
             ]
             if any(line.is_alike == is_alike for line in found):
-                name = f"{spell(drafts)}, identical prompts" if is_alike else spell(drafts)
+                name = _name(drafts) + (", identical prompts" if is_alike else "")
                 _curve(axes, [line.rows for line in found], found, index, name, is_alike)
     _ticks(axes, sorted({line.rows for line in report.lines}))
     _finish(axes, "Speed over batch size", "rows decoded together", "new tokens/s, all rows")
+
+
+def _name(drafts: Drafts) -> str:
+    return f"{drafts} drafts" if isinstance(drafts, int) and drafts != PLAIN else spell(drafts)
 
 
 def _over_depth(axes: "Axes", report: Report) -> None:
@@ -134,4 +138,4 @@ def _finish(axes: "Axes", title: str, across: str, up: str) -> None:
     axes.set_ylabel(up)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, handlelength=3.5)

@@ -7,23 +7,26 @@ from mtp_mlx.measure.report import PLAIN, Drafts, Line, Report
 
 MS, MIB = 1e3, 1 << 20
 UNKNOWN = "-"
-LEFT = ("prompts", "drafts")  # columns of words
+WORDS = ("prompts", "drafts")  # columns of words
 
 Row = Sequence[str]
 
 
-def table(head: Row, rows: Iterable[Row], *, is_markdown: bool) -> str:
-    """Columns as wide as they need, words on the left and figures on the right."""
+def table(
+    head: Row, rows: Iterable[Row], *, is_markdown: bool = False, words: Sequence[str] = WORDS
+) -> str:
+    """Columns as wide as they need; those named in `words` begin at their left, figures end at
+    their right."""
     lines = [head, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    places = [str.ljust if name in LEFT else str.rjust for name in head]
+    places = [str.ljust if name in words else str.rjust for name in head]
     filled = [
         [place(cell, width) for cell, width, place in zip(line, widths, places, strict=True)]
         for line in lines
     ]
     if not is_markdown:
         return "\n".join("  ".join(line).rstrip() for line in filled)
-    rule = [":--" if name in LEFT else "--:" for name in head]
+    rule = [":--" if name in words else "--:" for name in head]
     return "\n".join(f"| {' | '.join(line)} |" for line in (filled[0], rule, *filled[1:]))
 
 

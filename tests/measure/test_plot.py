@@ -28,7 +28,7 @@ def test_every_line_has_its_curve():
     batch, depth, cost = Figure().subplots(1, 3)
     plot._over_batch(batch, found)
     names = {text.get_text() for text in batch.get_legend().get_texts()}
-    kinds = ("plain", "3", "auto", "server")
+    kinds = ("plain", "3 drafts", "auto", "server")
     assert names == {name for kind in kinds for name in (kind, f"{kind}, identical prompts")}
     plot._over_depth(depth, found)
     assert [text.get_text() for text in depth.get_xticklabels()] == ["plain", "3", "auto"]
