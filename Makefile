@@ -47,5 +47,6 @@ pair-%: .venv-golden/ready
 	.venv-golden/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+# Some 15 minutes: every bench on the built-in pairs, one table, one line of JSON each.
 bench: setup
-	$(BIN)/python -m bench.rounds
+	$(BIN)/python -m bench.all

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtp_mlx.errors import Unsupported
-from mtp_mlx.measure.report import SERVER, Drafts, Line, Report
+from mtp_mlx.measure.report import PLAIN, SERVER, Drafts, Line, Report
 from mtp_mlx.measure.tables import MS, spell
 
 if TYPE_CHECKING:
