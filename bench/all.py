@@ -50,7 +50,7 @@ BENCHES = (
     Bench("bench.ragged", "--rounds 100", "--rounds 1 --agreement 1"),
     Bench("bench.acceptance", "--prompts 15", "--prompts 1 --pair tiny"),
     Bench("bench.right", "--prompts 60", "--prompts 1"),
-    Bench("bench.policy_time", "", "--pair tiny --rows 1"),
+    Bench("bench.policy_time", "", "--pair tiny --rows 1 --tokens 12"),
     Bench("bench.policy_sim", "--quick --jobs 2", "--every 1000"),
     Bench("bench.prefixes", "", "--turns 2"),
     Bench("bench.copies", "", "--quick"),

@@ -84,6 +84,7 @@ def _png(context: click.Context, param: click.Parameter, value: str | None) -> P
     "Measuring",
     "--depths",
     type=Depths(),
+    metavar=Depths.name,
     help=f"Drafts a round, 0 to {MAX_DRAFT_TOKENS} and auto (0,auto); 0 is always measured.",
 )
 @option(

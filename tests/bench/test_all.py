@@ -64,15 +64,19 @@ def test_a_bench_that_fails_or_prints_no_json_is_shown():
 
 
 def test_the_whole_run_ends_with_a_table_and_a_line_of_json_each():
-    command = [sys.executable, "-m", "bench.all", "--smoke", "--only", "fit_table", "prefixes"]
+    command = [sys.executable, "-m", "bench.all", "--smoke", "--only", "draft_step", "fit_table"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     bodies = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [body.get("name", "machine") for body in bodies] == ["machine", "prefixes", "fit_table"]
+    assert [body.get("name", "machine") for body in bodies] == [
+        "machine",
+        "draft_step",
+        "fit_table",
+    ]
     assert bodies[0]["machine"]["mlx"] and bodies[0]["seconds"] > 0
-    assert bodies[1]["command"] == "python -m bench.prefixes --turns 2"
+    assert bodies[1]["command"] == "python -m bench.draft_step --repeats 1"
     assert len(bodies[1]["result"]["rows"]) == 2
-    assert "texts the same" in done.stdout
+    assert "a draft step over a plain step: tiny" in done.stdout
 
 
 def test_a_headline_tells_no_ratio_that_is_noise():
