@@ -67,7 +67,6 @@ def compare(
         readings=tuple(readings),
         lines=tuple(lines),
         costs=run.costs() if llm.has_drafter else (),
-        decision=llm.stats().decision,
     )
 
 

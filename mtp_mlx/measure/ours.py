@@ -45,6 +45,7 @@ class Ours:
             texts=tuple(reply.text for reply in replies),
             rounds=Rounds.of(after).since(Rounds.of(before)),
             peak_bytes=peak,
+            decision=after.stats.decision if drafts == "auto" else None,
         )
 
     def read(self, prompts: Sequence[Sequence[int]]) -> Sample:

@@ -86,6 +86,11 @@ class Line:
         return _all(self.samples).peak_bytes
 
     @property
+    def decision(self) -> str | None:
+        """Of auto, the policy's last, in words."""
+        return _all(self.samples).decision
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """Of all replies."""
         return _all(self.samples).texts
@@ -114,6 +119,7 @@ class Line:
             "different": self.num_different,
             "rounds": None if rounds is None else _rounds(rounds),
             "peak_memory_bytes": self.peak_bytes,
+            "decision": self.decision,
         }
 
 
@@ -150,8 +156,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured. `costs`: a verify by its tokens N, empty without a drafter.
-    `decision`: the policy's last, in words."""
+    """All that was measured. `costs`: a verify by its tokens N, empty without a drafter."""
 
     model: str
     draft_model: str | None
@@ -162,7 +167,6 @@ class Report:
     readings: tuple[Reading, ...]
     lines: tuple[Line, ...]
     costs: tuple[Point, ...]
-    decision: str | None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; times in seconds."""
@@ -178,7 +182,6 @@ class Report:
             "prefill": [reading.to_json() for reading in self.readings],
             "decode": [line.to_json() for line in self.lines],
             "verify": [asdict(p) | {"of_one": p.seconds / first_s} for p in self.costs],
-            "decision": self.decision,
         }
 
 

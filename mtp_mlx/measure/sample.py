@@ -75,8 +75,8 @@ class Sample:
     the other.
 
     `prompt_tokens` and `tokens` of the replies are those of all; `first_s` and `row_tokens_per_s`
-    are by reply: seconds to its first token, and its speed after that. `rounds` and `peak_bytes`,
-    the most memory in use, are known of our own engine alone.
+    are by reply: seconds to its first token, and its speed after that. `rounds`, `peak_bytes`, the
+    most memory in use, and `decision`, the policy's last, are known of our own engine alone.
     """
 
     prompt_tokens: int
@@ -87,6 +87,7 @@ class Sample:
     texts: tuple[str, ...]
     rounds: Rounds | None = None
     peak_bytes: int | None = None
+    decision: str | None = None
 
     def __add__(self, other: "Sample") -> "Sample":
         has_rounds = self.rounds is not None and other.rounds is not None
@@ -100,4 +101,5 @@ class Sample:
             self.texts + other.texts,
             self.rounds + other.rounds if has_rounds else None,
             max(self.peak_bytes, other.peak_bytes) if has_peak else None,
+            other.decision or self.decision,
         )

@@ -37,8 +37,9 @@ def describe(report: Report, *, is_markdown: bool = False) -> str:
     parts += [reading_table(report, is_markdown), decode_table(report, is_markdown)]
     if report.costs:
         parts.append(cost_table(report, is_markdown))
-    if report.decision is not None:
-        parts.append(f"last choice of auto: {report.decision}")
+    decided = [_decision(line) for line in report.lines if line.decision is not None]
+    if decided:
+        parts.append("\n".join(decided))
     if report.server is not None:
         parts.append(f"server: {report.server}, over HTTP; the others in this process")
     return "\n\n".join(parts)
@@ -74,12 +75,20 @@ def decode_table(report: Report, is_markdown: bool) -> str:
     return table(head, rows, is_markdown=is_markdown)
 
 
+def _decision(line: Line) -> str:
+    return f"auto at batch {line.rows}, {_prompts(line)}, at last: {line.decision}"
+
+
+def _prompts(line: Line) -> str:
+    return "identical" if line.is_alike else "distinct"
+
+
 def _cells(line: Line, has_server: bool) -> Row:
     rounds, row_speed = line.rounds, line.row_tokens_per_s
     acceptance = None if rounds is None else rounds.acceptance
     return [
         str(line.rows),
-        "identical" if line.is_alike else "distinct",
+        _prompts(line),
         spell(line.drafts),
         f"{line.tokens_per_s.median:.1f}",
         _percent(line.tokens_per_s.spread),

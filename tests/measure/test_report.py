@@ -46,7 +46,7 @@ def test_json_has_all_that_was_measured():
     body = json.loads(json.dumps(report(has_server=True).to_json()))
     assert set(body) == {
         *("bench", "model", "draft_model", "dtype", "machine", "settings", "server"),
-        *("prefill", "decode", "verify", "decision"),
+        *("prefill", "decode", "verify"),
     }
     assert body["machine"]["mlx"] == "0.32.4" and body["machine"]["commit"] is None
     assert body["settings"]["repeats"] == 3
@@ -60,6 +60,7 @@ def test_json_has_all_that_was_measured():
     assert (plain["over_plain"], server["rounds"]) == (None, None)
     assert len(three["tokens_per_s"]["values"]) == 3
     assert three["rounds"]["acceptance"] == 0.5
+    assert (three["decision"], auto["decision"]) == (None, "drafts 5")
     assert three["rounds"]["host_share"] == 0.25
     assert (three["peak_memory_bytes"], three["replies"]) == (3 * MIB, 6)
     assert body["verify"][0] == {"tokens": 1, "seconds": 1e-3, "spread": 0.01, "of_one": 1.0}
@@ -69,7 +70,13 @@ def test_json_has_all_that_was_measured():
 @pytest.mark.parametrize("is_markdown", [False, True])
 def test_tables_name_what_they_belong_to(is_markdown):
     text = describe(report(), is_markdown=is_markdown)
-    for words in ("target, drafter", "a chip, 2 cores", "MLX 0.32.4", "mtp-mlx 0.1.0", "drafts 3"):
+    for words in (
+        "target, drafter",
+        "a chip, 2 cores",
+        "MLX 0.32.4",
+        "mtp-mlx 0.1.0",
+        "distinct, at last: drafts 5",
+    ):
         assert words in text
     rows = [row.strip("| ").split() for row in text.splitlines()]
     if is_markdown:
