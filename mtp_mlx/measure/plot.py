@@ -10,11 +10,13 @@ from mtp_mlx.measure.tables import MS, spell
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE_IN, DPI = (15.0, 5.2), 110
+SIZE_IN, DPI = (15.0, 6.2), 110
 # Told apart in print and by readers who do not see all colours (Okabe and Ito 2008).
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 MARKS = "osD^vP*X"
 HEADROOM = 1.15  # above the highest value
+LEGEND_BELOW = -0.12  # of the height: nothing that is drawn lies under it
+FAINT = 0.35  # of bars of spread, which may be long, and cross the curves
 
 
 def check_plots() -> None:
@@ -34,7 +36,7 @@ def draw(report: Report, path: Path) -> None:
     figure = Figure(figsize=SIZE_IN, dpi=DPI, layout="constrained")
     drafter = report.draft_model or "no drafter"
     figure.suptitle(f"{report.model} with {drafter}, {report.dtype}", fontsize=13)
-    figure.supxlabel(str(report.where), fontsize=7, color="#555555")
+    figure.supxlabel(f"{report.where}; bars: spread of a repeat", fontsize=7, color="#555555")
     over_batch, over_depth, over_tokens = figure.subplots(1, 3)
     _over_batch(over_batch, report)
     _over_depth(over_depth, report)
@@ -60,7 +62,9 @@ def _over_batch(axes: "Axes", report: Report) -> None:
 
 
 def _name(drafts: Drafts) -> str:
-    return f"{drafts} drafts" if isinstance(drafts, int) and drafts != PLAIN else spell(drafts)
+    if isinstance(drafts, str) or drafts == PLAIN:
+        return spell(drafts)
+    return "1 draft" if drafts == 1 else f"{drafts} drafts"
 
 
 def _over_depth(axes: "Axes", report: Report) -> None:
@@ -94,15 +98,16 @@ def _curve(
 ) -> None:
     """Medians with bars of one deviation."""
     speeds = [line.tokens_per_s for line in lines]
+    colour = COLOURS[index % len(COLOURS)]
     axes.errorbar(
         places,
         [speed.median for speed in speeds],
         yerr=[speed.median * (speed.spread or 0.0) for speed in speeds],
-        color=COLOURS[index % len(COLOURS)],
+        color=colour,
+        ecolor=_faint(colour),
         marker=MARKS[index % len(MARKS)],
         linestyle="--" if is_dashed else "-",
         fillstyle="none" if is_dashed else "full",
-        capsize=3,
         label=name,
     )
 
@@ -117,7 +122,13 @@ def _costs(axes: "Axes", report: Report) -> None:
     cost_ms = [point.seconds * MS for point in report.costs]
     spread_ms = [point.seconds * MS * point.spread for point in report.costs]
     axes.errorbar(
-        tokens, cost_ms, yerr=spread_ms, color=COLOURS[1], marker="o", capsize=3, label="verify"
+        tokens,
+        cost_ms,
+        yerr=spread_ms,
+        color=COLOURS[1],
+        ecolor=_faint(COLOURS[1]),
+        marker="o",
+        label="verify",
     )
     single = [count * cost_ms[0] for count in tokens]
     axes.plot(tokens, single, color=COLOURS[7], linestyle=":", label="N single steps")
@@ -125,6 +136,12 @@ def _costs(axes: "Axes", report: Report) -> None:
     _ticks(axes, [count for count in tokens if count & (count - 1) == 0])
     _finish(axes, "Cost of a verify", "tokens verified, N (all rows)", "ms")
     axes.set_ylim(0, max(cost_ms) * HEADROOM)
+
+
+def _faint(colour: str) -> tuple[float, float, float, float]:
+    from matplotlib.colors import to_rgba
+
+    return to_rgba(colour, FAINT)
 
 
 def _ticks(axes: "Axes", places: list[int]) -> None:
@@ -138,4 +155,5 @@ def _finish(axes: "Axes", title: str, across: str, up: str) -> None:
     axes.set_ylabel(up)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False, handlelength=3.5)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, LEGEND_BELOW)}
+    axes.legend(fontsize=8, frameon=False, handlelength=3.5, ncols=2, **place)
