@@ -30,7 +30,12 @@ def test_every_bench_is_in_the_list():
     assert mains == listed
 
 
-@pytest.mark.parametrize("bench", SMOKES, ids=lambda bench: bench.name)
+# It starts three servers, which takes too long for the default suite.
+SERVE = Bench("bench.serve", "", "--clients 1 --requests 1 --repeats 1")
+LONG = pytest.param(SERVE, marks=[pytest.mark.slow, pytest.mark.timeout(400)])
+
+
+@pytest.mark.parametrize("bench", [*SMOKES, LONG], ids=lambda bench: bench.name)
 def test_a_bench_runs_with_its_smallest_sizes(bench, monkeypatch, capsys):
     module, *arguments = bench.words(is_smoke=True)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
