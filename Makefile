@@ -55,5 +55,7 @@ peers: .venv-peers/ready
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+
+# Some 15 minutes: every bench on the built-in pairs, one table, one line of JSON each.
 bench: setup
-	$(BIN)/python -m bench.rounds
+	$(BIN)/python -m bench.all

@@ -84,12 +84,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--pair", choices=NAMES, action="append")
+    parser.add_argument("--rows", type=int, nargs="+", default=BATCHES)
     arguments = parser.parse_args()
     results = []
     print(f"{'pair':>9} {'rows':>4} {'lengths':>7} {'auto/plain':>10} {'least':>6} {'most':>6}")
     for name in arguments.pair or NAMES:
-        with mtp_mlx.load(name, max_num_seqs=max(BATCHES)) as llm:
-            for rows in BATCHES:
+        with mtp_mlx.load(name, max_num_seqs=max(arguments.rows)) as llm:
+            for rows in arguments.rows:
                 for lengths in ("equal", "mixed") if rows > 1 else ("equal",):
                     case = measure(llm, name, rows, lengths, arguments.repeats)
                     results.append(case)

@@ -6,6 +6,7 @@ share of 1 or more. Prints a table, then one JSON line.
     python -m bench.copies
 """
 
+import argparse
 import json
 
 import mlx.core as mx
@@ -27,12 +28,17 @@ STEPS = 3
 
 def main() -> None:
     """Print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the small model at 8k alone")
+    is_quick = parser.parse_args().quick
+    shapes = {"small": SMALL} if is_quick else SHAPES
+    lengths = {"8k": LENGTHS["8k"]} if is_quick else LENGTHS
     rows = []
     print(
         f"{'model':10} {'context':>8} {'mode':24} {'buffer bytes':>13} {'growth':>10} {'share':>6}"
     )
-    for name, shape in SHAPES.items():
-        for context, length in LENGTHS.items():
+    for name, shape in shapes.items():
+        for context, length in lengths.items():
             for mode, drafts in DRAFTS.items():
                 engine = engine_at(*make_pair(shape), (length,), drafts)
                 growth, buffer = peak_growth_bytes(engine, STEPS), largest_buffer_bytes(engine)

@@ -7,6 +7,7 @@ Transformers' drafter. Prints a table, then one JSON line.
     python -m bench.parity
 """
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -77,9 +78,12 @@ def chain_difference(target_folder: Path, drafter_folder: Path, golden: recipe.W
 
 def main() -> None:
     """Print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variant", choices=recipe.VARIANTS, action="append")
+    arguments = parser.parse_args()
     rows = []
     print(f"{'variant':8} {'e':>9} {'MLX':>9} {'NumPy':>9} {'mlx-lm':>9} {'chain':>9}")
-    for variant in recipe.VARIANTS:
+    for variant in arguments.variant or recipe.VARIANTS:
         golden = recipe.golden(variant)
         with tempfile.TemporaryDirectory() as folder:
             target, drafter = recipe.write_pair(Path(folder), variant, layout="mlx")

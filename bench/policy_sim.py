@@ -84,6 +84,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print only the list of figures")
     parser.add_argument("--jobs", type=int, default=1, help="processes to run on")
     parser.add_argument("--quick", action="store_true", help="a dozenth of the cases")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="one case of N")
     arguments = parser.parse_args()
     try:
         if arguments.regimes is not None:
@@ -95,6 +96,7 @@ def main() -> int:
         return 2
     if arguments.quick:
         cases = sim_report.quick_cases(cases)
+    cases = cases[:: max(arguments.every, 1)]
     results, times = run(cases, max(arguments.jobs, 1))
     if arguments.json:
         print(json.dumps([figures(result) for result in results]))

@@ -53,7 +53,7 @@ class Timed(PolicyPlanner):
         self.spent += time.perf_counter() - started
 
 
-def measure(name: str, pair: Pair, rows: int) -> dict[str, Any]:
+def measure(name: str, pair: Pair, rows: int, max_tokens: int) -> dict[str, Any]:
     """Median milliseconds of deciding and of a round, over the rounds of a full batch."""
     bench = Bench(pair.target, pair.drafter, rows, MAX_DRAFT_TOKENS, time.perf_counter)
     planner = Timed(calibrate(bench, CALIBRATION_S, REPEATS), rows, MAX_DRAFT_TOKENS)
@@ -62,7 +62,7 @@ def measure(name: str, pair: Pair, rows: int) -> dict[str, Any]:
         prompt = tuple(held_out.writer(name).prompt(example))
         engine.submit(
             Request(
-                prompt=prompt, sampling=Sampling(), max_tokens=MAX_TOKENS, num_draft_tokens=None
+                prompt=prompt, sampling=Sampling(), max_tokens=max_tokens, num_draft_tokens=None
             )
         )
     deciding, rounds = [], []
@@ -82,11 +82,13 @@ def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=NAMES, action="append")
+    parser.add_argument("--rows", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="new ones of each row")
     arguments = parser.parse_args()
     results = [
-        measure(name, embedded_pair(name), rows)
+        measure(name, embedded_pair(name), rows, arguments.tokens)
         for name in arguments.pair or NAMES
-        for rows in BATCHES
+        for rows in arguments.rows
     ]
     print(f"{'pair':>9} {'rows':>4} {'decision ms':>12} {'round ms':>9} {'share':>6}")
     for row in results:

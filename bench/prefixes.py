@@ -6,6 +6,7 @@ cache differs. Prints a table, then one JSON line.
     python -m bench.prefixes
 """
 
+import argparse
 import json
 import random
 
@@ -18,6 +19,9 @@ CHUNK, TURNS, WORDS, REPLY = 64, 10, 60, 40
 
 def main() -> None:
     """Print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=TURNS)
+    arguments = parser.parse_args()
     draw = random.Random(0)
     rows = []
     names = ("turn", "prompt", "cached", "run", "warm s", "cold s", "text")
@@ -25,7 +29,7 @@ def main() -> None:
     print(" ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True)))
     with mtp_mlx.load("tiny", prefill_chunk=CHUNK) as llm:
         ids = [2]
-        for turn in range(1, TURNS + 1):
+        for turn in range(1, arguments.turns + 1):
             ids += [draw.randrange(110, 250) for _ in range(WORDS)]
             warm = llm.generate(ids, temperature=0, max_tokens=REPLY)
             cold = llm.generate(ids, temperature=0, max_tokens=REPLY, cache=False)

@@ -16,7 +16,6 @@ Prints a table, then one JSON line. Exit code 1 where a reply of ours is wrong.
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
 import platform
@@ -25,9 +24,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +33,8 @@ from typing import Any
 
 from bench.peers import lm_layout
 from mtp_mlx.embedded import NAMES, embedded_folder
+from mtp_mlx.errors import RequestError
+from mtp_mlx.measure import client
 from tests.embedded import held_out
 
 CLIENTS = (1, 4, 8)
@@ -46,26 +46,19 @@ SEED = 31
 START_S = 120.0
 OURS, PLAIN, PEER = "mtp-mlx", "mtp-mlx, no drafts", "mlx-lm"
 
-Messages = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Served:
-    """A reply as a client saw it."""
-
-    text: str
-    tokens: int
-    first_s: float
+Messages = list[dict[str, Any]]  # of a chat
 
 
 @dataclass(frozen=True)
 class Server:
-    """One that runs; `extra` is what its requests say besides."""
+    """One that runs; `alone` is what its requests say besides where they are asked alone."""
 
     name: str
-    port: int
-    extra: dict[str, Any]
+    client: client.Server
     alone: dict[str, Any]
+
+    def ask(self, messages: client.Messages) -> client.Served:
+        return self.client.ask(messages, MAX_TOKENS)
 
 
 def chats(count: int, seed: int) -> list[Messages]:
@@ -88,72 +81,6 @@ def chats(count: int, seed: int) -> list[Messages]:
     return found
 
 
-def ask(server: Server, messages: Messages, extra: dict[str, Any]) -> Served:
-    """One streamed reply."""
-    body = {
-        "messages": messages,
-        "max_tokens": MAX_TOKENS,
-        "temperature": 0.0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **extra,
-    }
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
-    started = time.perf_counter()
-    with contextlib.closing(connection):
-        headers = {"content-type": "application/json"}
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            raise RuntimeError(f"{server.name}: {response.status} {response.read(300)!r}")
-        return read(response, started)
-
-
-def read(response: Iterable[bytes], started: float) -> Served:
-    """The events of a stream to its end; where there is no text, that is when it would be there."""
-    text, tokens, first = "", 0, 0.0
-    for line in response:
-        if line.startswith(b"data: [DONE]"):
-            return Served(text, tokens, first or time.perf_counter() - started)
-        if not line.startswith(b"data: "):
-            continue
-        event = json.loads(line[6:])
-        if event.get("error"):
-            raise RuntimeError(str(event["error"]))
-        for choice in event["choices"]:
-            piece = choice["delta"].get("content") or ""
-            if piece and not text:
-                first = time.perf_counter() - started
-            text += piece
-        tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-    raise RuntimeError(f"a stream ended early, after {text[-40:]!r}")
-
-
-def crowd(server: Server, asked: Sequence[Messages], clients: int) -> tuple[float, list[Served]]:
-    """All chats by so many clients at once: seconds, and the replies in the order of the chats."""
-    replies: list[Served | BaseException | None] = [None] * len(asked)
-    left = iter(range(len(asked)))  # threads may share a range's iterator, not a generator
-
-    def client() -> None:
-        for index in left:
-            try:
-                replies[index] = ask(server, asked[index], server.extra)
-            except BaseException as error:
-                replies[index] = error
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - started
-    for reply in replies:
-        if isinstance(reply, BaseException):
-            raise reply
-    return seconds, [reply for reply in replies if isinstance(reply, Served)]
-
-
 def measure(
     servers: Sequence[Server], clients: int, requests: int, repeats: int
 ) -> list[dict[str, Any]]:
@@ -164,10 +91,10 @@ def measure(
     for repeat in range(repeats):
         asked = chats(clients * requests, SEED + 1000 * clients + repeat)
         for server in servers if repeat % 2 else reversed(servers):
-            seconds, replies = crowd(server, asked, clients)
+            seconds, replies = client.at_once(server.ask, asked, clients)
             speeds[server.name].append(sum(reply.tokens for reply in replies) / seconds)
             firsts[server.name] += [reply.first_s for reply in replies]
-            alone = [ask(server, messages, server.extra | server.alone) for messages in asked]
+            alone = [server.client.ask(each, MAX_TOKENS, **server.alone) for each in asked]
             pairs = zip(replies, alone, strict=True)
             wrong[server.name] += sum(reply.text != own.text for reply, own in pairs)
     peer = speeds[PEER]
@@ -226,7 +153,7 @@ def ours(stack: contextlib.ExitStack, pair: str, folder: Path, name: str) -> Ser
     wait(ready.exists, process, log)
     url = json.loads(ready.read_text())["url"]
     extra = {"num_draft_tokens": 0} if name == PLAIN else {}
-    return Server(name, int(url.rsplit(":", 1)[1].split("/")[0]), extra, {"cache": False})
+    return Server(name, client.Server(url, extra=extra), {"cache": False})
 
 
 def peer(stack: contextlib.ExitStack, pair: str, folder: Path) -> Server:
@@ -246,7 +173,7 @@ def peer(stack: contextlib.ExitStack, pair: str, folder: Path) -> Server:
             log,
         )
     )
-    server = Server(PEER, port, {}, {})
+    server = Server(PEER, client.Server(f"http://127.0.0.1:{port}"), {})
     wait(lambda: answers(server), process, log)
     return server
 
@@ -254,8 +181,8 @@ def peer(stack: contextlib.ExitStack, pair: str, folder: Path) -> Server:
 def answers(server: Server) -> bool:
     """Does it reply yet?"""
     try:
-        ask(server, [{"role": "user", "content": "hello"}], {})
-    except OSError:
+        server.ask([{"role": "user", "content": "hello"}])
+    except RequestError:
         return False
     return True
 
@@ -285,7 +212,7 @@ def main() -> int:
             ours(stack, asked.pair, folder, OURS),
         ]
         for server in servers:  # first uses compile and measure
-            crowd(server, chats(16, SEED), 8)
+            client.at_once(server.ask, chats(16, SEED), 8)
         heads = ("tokens/s", "range", "x mlx-lm", "TTFT p50", "p95 ms", "wrong", "of")
         print(f"{'clients':>7} {'server':20}" + "".join(f"{head:>13}" for head in heads))
         for clients in asked.clients:

@@ -2,14 +2,14 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mtp_mlx.config import DrafterConfig, LayerSpec, TargetConfig, read_drafter, read_target
 from mtp_mlx.pair_names import spelled
-from mtp_mlx.quantization import MODES, PACKED_BITS, QuantSpec
+from mtp_mlx.quantization import MODES, PACKED_BITS, Quantization, QuantSpec
 
 TABLE = Path(__file__).with_name("shapes.toml")
 KINDS = {"S": "sliding_attention", "F": "full_attention"}
@@ -53,13 +53,25 @@ def published(name: str) -> Published | None:
     if spec is None and suffix != "bf16":
         return None
     target, drafter, kept = _read(size)
+    target = replace(target, quantization=_quantization(target, spec, kept))
     return Published(
         name=f"{size}-{suffix}",
         target=target,
         drafter=drafter,
-        target_tensors=tuple(_stored(target_shapes(target), spec, kept)),
-        drafter_tensors=tuple(_stored(drafter_shapes(drafter), None, {})),
+        target_tensors=tuple(stored(target_shapes(target), target.quantization).values()),
+        drafter_tensors=tuple(stored(drafter_shapes(drafter), drafter.quantization).values()),
     )
+
+
+def _quantization(
+    target: TargetConfig, spec: QuantSpec | None, kept: Mapping[str, QuantSpec]
+) -> Quantization | None:
+    """What a converter writes into the config: `spec`, and `kept` for modules so named."""
+    if spec is None:
+        return None
+    paths = [key.removesuffix(".weight") for key in target_shapes(target)]
+    named = [(path, name) for path in paths for name in kept if path.endswith(name)]
+    return Quantization(spec, {path: kept[name] for path, name in named})
 
 
 def _spec(suffix: str) -> QuantSpec | None:
@@ -101,24 +113,33 @@ def _text(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "layer_types": layers, "num_hidden_layers": len(layers)}
 
 
-def _stored(
-    shapes: Shapes, default: QuantSpec | None, kept: Mapping[str, QuantSpec]
-) -> Iterator[Stored]:
-    """The tensors of a file that stores its matrices as `default` says; None: in bfloat16."""
-    for key, shape in shapes.items():
-        path = key.removesuffix(".weight")
-        spec = next((kept[name] for name in kept if path.endswith(name)), default)
-        is_matrix = path != key and len(shape) > 1
-        if default is None or spec is None or not is_matrix or shape[-1] % spec.group_size:
-            yield Stored("I64" if key.endswith("token_ordering") else "BF16", shape)
-            continue
-        rows, columns = shape[:-1], shape[-1]
-        grouped = (*rows, columns // spec.group_size)
-        yield Stored("U32", (*rows, columns * spec.bits // PACKED_BITS))
-        if spec.mode == "affine":
-            yield from (Stored("BF16", grouped), Stored("BF16", grouped))
-        else:
-            yield Stored("U8", grouped)
+def stored(shapes: Shapes, quantization: Quantization | None) -> dict[str, Stored]:
+    """The tensors of a file with these parameters, by key; None: matrices in bfloat16."""
+    return {
+        name: tensor
+        for key, shape in shapes.items()
+        for name, tensor in _parts(key, shape, quantization)
+    }
+
+
+def _parts(
+    key: str, shape: tuple[int, ...], quantization: Quantization | None
+) -> Iterator[tuple[str, Stored]]:
+    """A parameter as it is stored: itself, or its packed values and what scales them."""
+    path = key.removesuffix(".weight")
+    spec = None if quantization is None else quantization.of(path)
+    is_matrix = path != key and len(shape) > 1
+    if spec is None or not is_matrix or shape[-1] % spec.group_size:
+        yield key, Stored("I64" if key.endswith("token_ordering") else "BF16", shape)
+        return
+    rows, columns = shape[:-1], shape[-1]
+    grouped = (*rows, columns // spec.group_size)
+    yield key, Stored("U32", (*rows, columns * spec.bits // PACKED_BITS))
+    if spec.mode == "affine":
+        yield f"{path}.scales", Stored("BF16", grouped)
+        yield f"{path}.biases", Stored("BF16", grouped)
+    else:
+        yield f"{path}.scales", Stored("U8", grouped)
 
 
 def target_shapes(config: TargetConfig) -> Shapes:

@@ -11,6 +11,7 @@ RowState = Literal["queued", "prefill", "decode"]
 # round's tokens, and a prompt's chunk.
 Phase = Literal["launch", "land", "commit", "prompt"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+ROUND_PHASES: tuple[Phase, ...] = ("launch", "land", "commit")
 # Why rows do not draft, by how the engine's own words for it begin.
 REASONS = {
     "parked: no row may draft": "no_row_may_draft",
@@ -70,7 +71,8 @@ class BatchStats:
 class RoundStats:
     """An engine's rounds since it began.
 
-    `seconds`: the host's, by phase. `drafted_per_position[i]`: rounds of rows that verified a draft
+    `seconds`: the host's, by phase; `eval_s`: those of them that rounds, not prompts, spent inside
+    MLX's eval. `drafted_per_position[i]`: rounds of rows that verified a draft
     i + 1, of which `accepted_per_position[i]` emitted it. `depths`: drafts of the last round's
     rows; `plain_tokens_per_s`: what these would have made together without drafts, by the costs.
     `parked`: why no row drafted when it last was the policy's choice, without its figures
@@ -87,6 +89,12 @@ class RoundStats:
     parked: str | None = None
     parked_kind: str | None = None
     parked_rounds: Mapping[str, int] = field(default_factory=dict)
+    eval_s: float = 0.0
+
+    @property
+    def round_s(self) -> float:
+        """Seconds of all rounds, without what prompts took between them."""
+        return sum(self.seconds.get(phase, 0.0) for phase in ROUND_PHASES)
 
 
 @dataclass(frozen=True)

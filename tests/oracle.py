@@ -92,17 +92,20 @@ class Oracle:
     def step(self, embedded: mx.array, hidden: mx.array, view: View) -> tuple[Logits, mx.array]:
         """One proposal a row of `view`; see Drafter.step. The hidden state passes through."""
         assert embedded.shape == hidden.shape == (len(view.rows), embedded.shape[-1])
-        is_new = view.whole is not self._view
-        self._view, self._depth = view.whole, 0 if is_new else self._depth + 1
         scores = np.zeros((len(view.rows), self.vocab_size), dtype=np.float32)
         ids = np.tile(np.arange(self.vocab_size, dtype=np.int32), (len(view.rows), 1))
-        for index, row in enumerate(view.rows):
-            self._propose(row, scores[index], ids[index], is_new=is_new)
+        for index, (place, right) in enumerate(self.look(view)):
+            self._propose(place, right, scores[index], ids[index])
         is_plain = bool((ids[:, 0] == 0).all())
         return Logits(mx.array(scores), None if is_plain else mx.array(ids)), hidden
 
-    def _propose(self, row: Row, scores: np.ndarray, ids: np.ndarray, *, is_new: bool) -> None:
-        """Fill one row of scores [V] and ids [V]."""
+    def look(self, view: View) -> list[tuple[Place, int]]:
+        """For each row of the next step of a burst: which draft it is, and the right token."""
+        is_new = view.whole is not self._view
+        self._view, self._depth = view.whole, 0 if is_new else self._depth + 1
+        return [self._place(row, is_new=is_new) for row in view.rows]
+
+    def _place(self, row: Row, *, is_new: bool) -> tuple[Place, int]:
         assert self._engine is not None, "the oracle watches no engine"
         sequence = self._engine.slots[row.slot]
         assert sequence is not None, f"slot {row.slot} is free"
@@ -113,12 +116,16 @@ class Oracle:
         place = Place(sequence.id, position, self._depth, self._bursts[sequence.id] - 1)
         self.places.append(place)
         text, index = self.texts[sequence.id], position - len(sequence.request.prompt)
-        right = text[index] if index < len(text) else 0  # beyond the budget: never verified
+        return place, text[index] if index < len(text) else 0  # beyond the budget: never verified
+
+    def _propose(self, place: Place, right: int, scores: np.ndarray, ids: np.ndarray) -> None:
+        """Fill one row of scores [V] and ids [V]."""
         match self.script(place):
             case "right":
                 scores[right] = CERTAIN
             case "wrong":
-                scores[(right + 1 + position % (self.vocab_size - 1)) % self.vocab_size] = CERTAIN
+                off = 1 + place.position % (self.vocab_size - 1)
+                scores[(right + off) % self.vocab_size] = CERTAIN
             case "nan":
                 scores[:] = np.nan
             case "infinite":

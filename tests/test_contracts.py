@@ -78,6 +78,7 @@ LIGHT = (
     *("--help", "--version", "chat --help", "generate --help", "demo --help", "tune --help"),
     *("completion zsh", "pull --help", "ls --help", "rm --help", "show --help", "ls"),
     *("convert --help", "fit --help", "doctor --help", "config --help", "serve --help"),
+    "bench --help",
 )
 
 

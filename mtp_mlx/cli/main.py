@@ -24,6 +24,7 @@ from mtp_mlx.text.visible import visible
 
 # command -> (module, one line for --help)
 COMMANDS = {
+    "bench": ("mtp_mlx.cli.bench", "Measure a model here, with drafts and without."),
     "chat": ("mtp_mlx.cli.chat", "Talk with a model."),
     "completion": ("mtp_mlx.cli.completion", "Print a shell's completion script."),
     "config": ("mtp_mlx.cli.config", "Show and change the settings that commands start from."),

@@ -144,6 +144,24 @@ class DraftTokens(click.ParamType):
         return int(value)
 
 
+class Sizes(click.ParamType):
+    """Batch sizes separated by commas."""
+
+    name = "N,N,..."
+
+    def convert(
+        self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        if isinstance(value, list):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(is_count(part) and 1 <= int(part) <= MAX_NUM_SEQS for part in parts):
+            self.fail(
+                f"{value[:40]!r} is no list of sizes from 1 to {MAX_NUM_SEQS}: 1,4,8", param, ctx
+            )
+        return [int(part) for part in parts]
+
+
 def is_count(text: str) -> bool:
     """Is this a whole number that is short enough to read?"""
     return text.isdecimal() and len(text) <= MAX_DIGITS

@@ -13,8 +13,8 @@ import click
 from mtp_mlx.cli.demo import EXIT_DIFFERENT
 from mtp_mlx.cli.options import (
     Grouped,
+    Sizes,
     draft_model_option,
-    is_count,
     limit_option,
     loading_of,
     model_argument,
@@ -23,7 +23,6 @@ from mtp_mlx.cli.options import (
 from mtp_mlx.cli.prompt import read_lines
 from mtp_mlx.cli.stats import aligned
 from mtp_mlx.cli.terminal import show_progress
-from mtp_mlx.loading import MAX_NUM_SEQS
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from mtp_mlx.text.visible import visible
 from mtp_mlx.verdict import LEVELS, BlockError, Divergence, Kind, VerifyReport
@@ -38,24 +37,6 @@ QUICK_SIZES, QUICK_TOKENS, QUICK_STRIDE = [1, 4], 24, 3
 SHOWN = 5  # divergences printed of each sort
 EXIT_NOT_SHOWN = 2
 REMEDY = "give more --tokens, prompts with longer replies, or smaller batches"
-
-
-class Sizes(click.ParamType):
-    """Batch sizes separated by commas."""
-
-    name = "N,N,..."
-
-    def convert(
-        self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[int]:
-        if isinstance(value, list):
-            return value
-        parts = [part.strip() for part in value.split(",")]
-        if not all(is_count(part) and 1 <= int(part) <= MAX_NUM_SEQS for part in parts):
-            self.fail(
-                f"{value[:40]!r} is no list of sizes from 1 to {MAX_NUM_SEQS}: 1,4,8", param, ctx
-            )
-        return [int(part) for part in parts]
 
 
 @click.command(cls=Grouped)

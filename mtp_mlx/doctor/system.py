@@ -201,13 +201,18 @@ def _hub_folder() -> Path:
     return folder
 
 
-def _preload() -> Check:
-    """Another BLAS in MLX's place computes a row of a product otherwise among other rows."""
-    found = [
+def preloaded_blas() -> list[str]:
+    """Variables that put another BLAS in MLX's place, with their values."""
+    return [
         f"{name}={os.environ[name]}"
         for name in PRELOADS
         if any(word in os.environ.get(name, "").lower() for word in OTHER_BLAS)
     ]
+
+
+def _preload() -> Check:
+    """Another BLAS in MLX's place computes a row of a product otherwise among other rows."""
+    found = preloaded_blas()
     return Check(
         "blas-preload",
         not found,

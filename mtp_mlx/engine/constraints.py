@@ -14,7 +14,7 @@ import numpy as np
 from mtp_mlx.engine.draft import Draft
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.errors import contained
-from mtp_mlx.model.backend import read_ints
+from mtp_mlx.model.backend import queue, read_ints
 
 
 @dataclass
@@ -57,10 +57,10 @@ def _read(sequences: Many[Sequence], draft: Draft, forward: list[mx.array]) -> l
     pairs = zip(sequences, draft.lengths, strict=True)
     is_read = any(length and row.request.constraint is not None for row, length in pairs)
     if draft.tokens is None or not is_read:
-        mx.async_eval(*forward)
+        queue(*forward)
         return [[0] * length for length in draft.lengths]
-    mx.async_eval(draft.tokens)  # by itself, so that it is there before the forward
-    mx.async_eval(*forward)
+    queue(draft.tokens)  # by itself, so that it is there before the forward
+    queue(*forward)
     every = read_ints(draft.tokens.reshape(-1))
     return [[every[at] for at in draft.flat_places(row)] for row in range(len(sequences))]
 

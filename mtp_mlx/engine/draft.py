@@ -7,6 +7,7 @@ import numpy as np
 
 from mtp_mlx.engine.history import DraftHistory
 from mtp_mlx.engine.sequence import Sequence
+from mtp_mlx.model.backend import queue
 from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.choose import Choice, choose
 from mtp_mlx.model.drafter import Drafts
@@ -81,7 +82,7 @@ def propose(
         tokens = choose(scores, Choice(samplings, places))
         sound = sound & _is_sound(logits, tokens, vocab)
         tokens = mx.where(sound, tokens, 0)
-        mx.async_eval(tokens, hidden)  # while the host builds the graph of what follows
+        queue(tokens, hidden)  # while the host builds the graph of what follows
         history.add(active, tokens)
         drafted.append(_spread(tokens, active, len(drafting)))
         soundness.append(_spread(sound, active, len(drafting)))

@@ -18,7 +18,7 @@ from mtp_mlx.engine.choosing import Chosen, Reader, choose_all, read_logprobs
 from mtp_mlx.engine.draft import Draft, packed
 from mtp_mlx.engine.sequence import RowLimit, Sequence
 from mtp_mlx.errors import NumericalError
-from mtp_mlx.model.backend import read_ints
+from mtp_mlx.model.backend import queue, read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.routes import Distinct, Routes
@@ -42,7 +42,7 @@ class Flight:
     def waiting_for(self, arrays: list[mx.array]) -> "Flight":
         """The same flight, which has landed when these are there too."""
         [report] = mx.depends([self.report], arrays)
-        mx.async_eval(report)
+        queue(report)
         return replace(self, report=report)
 
 
@@ -130,7 +130,7 @@ def _flight(
     if routes is not None:
         parts.append(routes.distinct(first_tokens(rows)))
     report = mx.concatenate(parts)
-    mx.async_eval(report, hidden)
+    queue(report, hidden)
     return Flight(sequences, rows, draft, chosen, hidden, report, routes is not None)
 
 

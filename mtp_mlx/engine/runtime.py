@@ -132,8 +132,17 @@ class MlxRuntime:
         k_max = most_drafts(self._target.config, on_gpu=on_gpu())
         return PolicyPlanner(calibration, self._max_num_seqs, k_max)
 
+    @property
+    def dtype(self) -> str:
+        """Of the activations."""
+        return str(self._target.dtype).removeprefix("mlx.core.")
+
     def peak_memory_bytes(self) -> int:
         return mx.get_peak_memory()
+
+    def forget_peak_memory(self) -> None:
+        """The most memory in use is counted anew from here on."""
+        mx.reset_peak_memory()
 
     def active_memory_bytes(self) -> int | None:
         return mx.get_active_memory()

@@ -2,7 +2,8 @@
 
 The host waits for the device once a round, so it cannot tell drafting from verifying: `launch` is
 all that is done before it waits, `land` the wait, `commit` what follows, `prompt` a prompt's chunk.
-On a CPU, where the queue is short, most of the computing falls into `launch`.
+On a CPU, where the queue is short, most of the computing falls into `launch`; what a round spends
+inside MLX's eval is noted by itself, so that the rest of it is the host's own.
 """
 
 import time
@@ -13,9 +14,10 @@ from dataclasses import dataclass, field
 from mtp_mlx.engine.airborne import Airborne
 from mtp_mlx.engine.planner import Decision
 from mtp_mlx.engine.policy import Timing
+from mtp_mlx.model.backend import eval_s
 from mtp_mlx.reply import RoundCosts
 from mtp_mlx.request import MAX_DRAFT_TOKENS
-from mtp_mlx.snapshot import PHASES, BatchStats, Phase, RoundStats, kind_of
+from mtp_mlx.snapshot import PHASES, ROUND_PHASES, BatchStats, Phase, RoundStats, kind_of
 
 
 @dataclass
@@ -31,15 +33,22 @@ class _Batch:
 
 class Watch:
     """`decision` and `costs`: of the last round that had a choice. `now`: a clock in seconds that
-    never goes back."""
+    never goes back. `inside`: seconds that this thread has spent inside MLX's eval."""
 
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.perf_counter,
+        inside: Callable[[], float] = eval_s,
+    ) -> None:
         self.decision: Decision | None = None
         self.costs: RoundCosts | None = None
         self._depths: tuple[int, ...] = ()
         self._plain_tokens_per_s: float | None = None
         self._now = now
         self._since = now()
+        self._inside = inside
+        self._inside_since = inside()
+        self._eval_s = 0.0
         self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
         self._batches: dict[int, _Batch] = {}
         self._parked: Counter[str] = Counter()
@@ -48,12 +57,15 @@ class Watch:
     def begin(self) -> None:
         """A step begins."""
         self._since = self._now()
+        self._inside_since = self._inside()
 
     def lap(self, phase: Phase) -> None:
         """What was done since the lap before belongs to this phase."""
-        now = self._now()
+        now, inside = self._now(), self._inside()
         self._seconds[phase] += now - self._since
-        self._since = now
+        if phase in ROUND_PHASES:
+            self._eval_s += inside - self._inside_since
+        self._since, self._inside_since = now, inside
 
     def decide(self, air: Airborne) -> None:
         """A round is about to land; tells each row that was free to draft why it does not."""
@@ -96,6 +108,7 @@ class Watch:
         reason = None if self.decision is None else self.decision.reason
         return RoundStats(
             seconds=dict(self._seconds),
+            eval_s=self._eval_s,
             batches=tuple(
                 BatchStats(
                     rows=rows,

@@ -2,16 +2,44 @@
 
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 
 
+class _Inside(threading.local):
+    """Seconds that a thread has spent inside MLX's eval."""
+
+    seconds = 0.0
+
+
+_INSIDE = _Inside()
+
+
+def eval_s() -> float:
+    """Seconds that this thread has spent so far in `queue` and `read_ints`. What a round takes
+    besides is the host's own: building its graph, and what becomes of its tokens."""
+    return _INSIDE.seconds
+
+
+def queue(*arrays: Any) -> None:
+    """Begin to compute arrays, or trees of them; on a CPU, whose queue is short, much of it is done
+    when this returns."""
+    started = time.perf_counter()
+    mx.async_eval(*arrays)
+    _INSIDE.seconds += time.perf_counter() - started
+
+
 def read_ints(array: mx.array) -> list[int]:
     """A one-dimensional array on the host: waits for the device."""
-    return cast(list[int], array.tolist())
+    started = time.perf_counter()
+    values = array.tolist()
+    _INSIDE.seconds += time.perf_counter() - started
+    return cast(list[int], values)
 
 
 @cache

@@ -32,6 +32,7 @@ import numpy as np
 
 from mtp_mlx.config import LayerSpec
 from mtp_mlx.fit import KEY_STEP, round_up
+from mtp_mlx.model.backend import queue
 from mtp_mlx.model.batch import Row
 
 # A full layer grows by at least this many keys, and by an eighth of itself.
@@ -257,7 +258,7 @@ class Cache:
         Runs what is queued for the rings: a prompt that no round follows stored its tail, and
         without a reader that write would keep the prompt's keys in memory.
         """
-        mx.async_eval([(ring.keys, ring.values) for ring in self.window.values()])
+        queue([(ring.keys, ring.values) for ring in self.window.values()])
         self.lengths[slot] = 0
         self._written[slot] = 0
         self._most[slot] = UNLIMITED

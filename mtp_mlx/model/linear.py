@@ -7,21 +7,23 @@ import mlx.nn as nn
 
 
 @dataclass(frozen=True)
-class _Inward:
-    """A matrix [in, out]."""
+class _Turned:
+    """A weight [out, in], and the same as [in, out]."""
 
-    matrix: mx.array
+    weight: mx.array
+    inward: mx.array
 
 
 class Linear(nn.Linear):
-    """x @ weight.T, turned once. The weight [out, in] is not to change once it has been called."""
+    """x @ weight.T, which is turned once; weight [out, in]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
-        self._inward: _Inward | None = None
+        self._turned: _Turned | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [..., in] -> [..., out]."""
-        if self._inward is None:
-            self._inward = _Inward(self.weight.T)
-        return x @ self._inward.matrix
+        weight = self["weight"]
+        if self._turned is None or self._turned.weight is not weight:
+            self._turned = _Turned(weight, weight.T)
+        return x @ self._turned.inward

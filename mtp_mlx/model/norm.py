@@ -46,9 +46,10 @@ def _turned(
 
 @dataclass(frozen=True)
 class Folded:
-    """What our own form takes of a norm: √K·w [K] or [1], its dims in the order of their rotary
-    partners, K·eps, and the factor 1."""
+    """What our own form takes of a norm with the weight w: √K·w [K] or [1], its dims in the order
+    of their rotary partners, K·eps, and the factor 1."""
 
+    weight: mx.array | None
     scale: mx.array
     partner_scale: mx.array
     eps: mx.array
@@ -59,7 +60,7 @@ class Folded:
         scale = mx.array([width**0.5]) if weight is None else weight * width**0.5
         half = width // 2
         partner_scale = scale if weight is None else mx.roll(scale, half)
-        return Folded(scale, partner_scale, mx.array([width * eps]), mx.ones((1,)))
+        return Folded(weight, scale, partner_scale, mx.array([width * eps]), mx.ones((1,)))
 
 
 def is_own(x: mx.array) -> bool:
@@ -73,10 +74,7 @@ def _squares(x: mx.array) -> mx.array:
 
 
 class RMSNorm(nn.Module):
-    """x over the root of its mean square; times a learned weight [K], if it has one.
-
-    The weight is not to change once the norm has been called.
-    """
+    """x over the root of its mean square; times a learned weight [K], if it has one."""
 
     def __init__(self, width: int, eps: float, has_weight: bool = True) -> None:
         super().__init__()
@@ -110,6 +108,7 @@ class RMSNorm(nn.Module):
         return _turned(x, partner, _squares(x), scales, own.eps, (angles.cos, angles.sin))
 
     def _own(self) -> Folded:
-        if self._folded is None:
-            self._folded = Folded.of(self.width, self.get("weight"), self.eps)
+        weight = self.get("weight")
+        if self._folded is None or self._folded.weight is not weight:
+            self._folded = Folded.of(self.width, weight, self.eps)
         return self._folded

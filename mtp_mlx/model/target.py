@@ -11,6 +11,7 @@ import mlx.nn as nn
 
 from mtp_mlx.config import LayerSpec, TargetConfig
 from mtp_mlx.model.attention import Attention
+from mtp_mlx.model.backend import queue
 from mtp_mlx.model.batch import Batch
 from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.ffn import MLP, geglu, make_experts
@@ -155,7 +156,7 @@ class Target(nn.Module):
             own = None if per_layer is None else per_layer[:, index]
             x = self.layers[index](x, view, own, routes)
             if index % STARTED_LAYERS == STARTED_LAYERS - 1:
-                mx.async_eval(x)
+                queue(x)
         return x
 
     def logits(self, hidden: mx.array) -> mx.array:

@@ -25,6 +25,8 @@ DRAFT_EXTRA_KEYS = 0
 # Scores [H, T, S] of one attention call at most: bounds the memory that a long prompt needs where
 # no fused kernel exists (256 MiB in float32).
 MAX_SCORES = 1 << 26
+# Queries of a row that share the K/V head's bias with a copy for each query head.
+SHORT_BLOCK = 16
 # Added to the score of a key that a query does not see: its weight is 0.
 _UNSEEN = -1e30
 
@@ -35,23 +37,23 @@ def draft_position(length: int) -> int:
 
 
 class Mask:
-    """Which keys S each query T sees: boolean, broadcastable to [B, 1, T, S]."""
+    """Which keys S each query T sees: boolean [B, 1, T, S], B rows or 1."""
 
     def __init__(self, seen: mx.array) -> None:
         self.seen = seen
         self._biases: dict[int, mx.array] = {}
 
-    def bias(self, sharing: int) -> mx.array:
-        """The same [B, 1, sharing · T, S] as what is added to the scores of the `sharing` query
-        heads of a K/V head, one after another; made once for all layers."""
-        if sharing not in self._biases:
+    def bias(self, copies: int) -> mx.array:
+        """The same as what is added to scores, `copies` times one below the other
+        [B, 1, copies · T, S]; made once for all layers."""
+        if copies not in self._biases:
             added = mx.where(self.seen, mx.array(0.0), mx.array(_UNSEEN))
-            self._biases[sharing] = mx.concatenate([added] * sharing, axis=-2)
-        return self._biases[sharing]
+            self._biases[copies] = mx.concatenate([added] * copies, axis=2)
+        return self._biases[copies]
 
     def part(self, start: int, end: int) -> "Mask":
         """That of the queries `start` to `end`."""
-        return Mask(self.seen[..., start:end, :])
+        return Mask(self.seen[:, :, start:end])
 
 
 def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
@@ -64,9 +66,15 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> m
         seen = mask.seen
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=seen)
     rows, heads, length, size = queries.shape
-    sharing = heads // keys.shape[1]
-    merged = queries.reshape(rows, -1, sharing * length, size)  # [B, G, H / G · T, K]
-    scores = mx.addmm(mask.bias(sharing), merged, keys.swapaxes(-1, -2))
+    groups, num_keys = keys.shape[1], keys.shape[2]
+    sharing = heads // groups
+    merged = queries.reshape(rows, groups, sharing * length, size)
+    turned = keys.swapaxes(-1, -2)
+    if length <= SHORT_BLOCK:
+        scores = mx.addmm(mask.bias(sharing), merged, turned)
+    else:  # the bias of a chunk is long: one for all heads
+        apart = (merged @ turned).reshape(rows, groups, sharing, length, num_keys)
+        scores = (apart + mask.bias(1)[:, :, None]).reshape(rows, groups, -1, num_keys)
     return (mx.softmax(scores, axis=-1) @ values).reshape(queries.shape)
 
 

@@ -210,14 +210,15 @@ def test_a_cancelled_reply_leaves_its_committed_tokens_alone(sampling):
 def test_a_prompt_with_nan_in_it_is_not_kept():
     pair = golden_pair("e2b")
     run = Run(make(pair))
-    original = pair.target.norm.weight
+    poisoned = pair.target.layers[1].post_feedforward_layernorm
+    original = poisoned.weight
     try:
-        pair.target.norm.weight = original * mx.nan
+        poisoned.weight = original * mx.nan
         number = run.submit(ask((2, *words(1, 40))))
         run.finish()
         assert not run.outcomes[number].ids
     finally:
-        pair.target.norm.weight = original
+        poisoned.weight = original
     assert run.engine.stats().prompt_cache_bytes == 0
 
 

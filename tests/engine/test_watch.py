@@ -164,6 +164,28 @@ def test_phases_share_the_time_of_a_step():
     assert seconds == {"launch": 2.0, "land": 4.0, "commit": 1.0, "prompt": 2.0}
 
 
+def test_time_inside_mlx_is_that_of_rounds_and_not_of_prompts():
+    moments, inside = iter(range(99)), iter([0.0, 5.0, 5.5, 5.75, 5.75, 9.0, 9.0, 9.5])
+    watch = Watch(lambda: float(next(moments)), lambda: next(inside))
+    watch.begin()  # 5.0: what others waited for before it is nobody's
+    for phase in ("launch", "land", "commit", "prompt"):
+        watch.lap(phase)
+    watch.begin()
+    watch.lap("launch")
+    rounds = watch.stats([], [])
+    assert rounds.eval_s == pytest.approx(0.5 + 0.25 + 0.0 + 0.5)
+    assert rounds.round_s == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_a_round_is_the_hosts_time_and_that_inside_mlx(drafts):
+    pair = embedded_pair("tiny")
+    engine = Engine(pair.target, pair.drafter, 1)
+    run_together(engine, [ask(6, num_draft_tokens=drafts)])
+    rounds = engine.status().rounds
+    assert 0 < rounds.eval_s < rounds.round_s
+
+
 def test_the_last_round_has_its_own_plain_speed():
     watch, decision = Watch(), planned(3)
     assert decision.costs is not None

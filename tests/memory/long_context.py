@@ -2,19 +2,22 @@
 allocate."""
 
 import gc
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from mtp_mlx.config import DrafterConfig, TargetConfig, read_drafter, read_target
+from mtp_mlx.config import read_drafter, read_target
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.sequence import Sequence
 from mtp_mlx.model.batch import Row
-from mtp_mlx.model.drafter import Drafter
+from mtp_mlx.model.drafter import Drafter, Drafts
 from mtp_mlx.model.target import Target
+from mtp_mlx.reply import NOT_READ
 from mtp_mlx.request import Request, Sampling
+from mtp_mlx.shapes import Shapes
 from tests import tiny_configs
 
 # Room for new tokens, so that no buffer grows while memory is measured.
@@ -47,19 +50,28 @@ WIDE_WINDOW = Shape("31b", "SSSSSF", 1 << 15, 2, 2, 2, 64, 16)
 
 def make_pair(shape: Shape, seed: int = 0) -> tuple[Target, Drafter]:
     """Target and drafter with random weights."""
-    target, drafter = _configs(shape)
     random = np.random.default_rng(seed)
-    weights = [
-        {key: _draw(random, key, size) for key, size in shapes.items()}
-        for shapes in (tiny_configs.target_shapes(target), tiny_configs.drafter_shapes(drafter))
-    ]
-    return Target(target, weights[0]), Drafter(drafter, weights[1])
+    target, drafter = make_target(shape, random), tiny_configs.drafter_dict(shape.variant)
+    drafter["text_config"] |= _geometry(shape)
+    config = read_drafter(drafter, "long-assistant/config.json").paired_with(target.config)
+    return target, Drafter(config, _weights(random, tiny_configs.drafter_shapes(config)))
 
 
-def _configs(shape: Shape) -> tuple[TargetConfig, DrafterConfig]:
-    target = tiny_configs.target_dict(shape.variant)
-    drafter = tiny_configs.drafter_dict(shape.variant)
-    geometry: dict[str, Any] = {
+def make_target(shape: Shape, random: np.random.Generator) -> Target:
+    """A target alone, whose layers may be all of one kind."""
+    values = tiny_configs.target_dict(shape.variant)
+    kinds = {"S": tiny_configs.SLIDING, "F": tiny_configs.FULL}
+    values["text_config"] |= _geometry(shape) | {
+        "layer_types": [kinds[letter] for letter in shape.pattern],
+        "num_hidden_layers": len(shape.pattern),
+    }
+    config = read_target(values, "long/config.json")
+    return Target(config, _weights(random, tiny_configs.target_shapes(config)))
+
+
+def _geometry(shape: Shape) -> dict[str, Any]:
+    """What both text configs say of attention."""
+    return {
         "sliding_window": shape.window,
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.kv_heads,
@@ -68,14 +80,10 @@ def _configs(shape: Shape) -> tuple[TargetConfig, DrafterConfig]:
         "global_head_dim": shape.full_head_dim,
         "max_position_embeddings": 1 << 17,
     }
-    kinds = {"S": tiny_configs.SLIDING, "F": tiny_configs.FULL}
-    target["text_config"] |= geometry | {
-        "layer_types": [kinds[letter] for letter in shape.pattern],
-        "num_hidden_layers": len(shape.pattern),
-    }
-    drafter["text_config"] |= geometry
-    config = read_target(target, "long/config.json")
-    return config, read_drafter(drafter, "long-assistant/config.json").paired_with(config)
+
+
+def _weights(random: np.random.Generator, shapes: Shapes) -> dict[str, mx.array]:
+    return {key: _draw(random, key, size) for key, size in shapes.items()}
 
 
 def _draw(random: np.random.Generator, key: str, shape: tuple[int, ...]) -> mx.array:
@@ -84,31 +92,58 @@ def _draw(random: np.random.Generator, key: str, shape: tuple[int, ...]) -> mx.a
     return mx.array(random.standard_normal(shape, dtype=np.float32) * shape[-1] ** -0.5)
 
 
+def filled(buffer: mx.array) -> mx.array:
+    """A buffer of this shape: one random vector, over and over, which costs little to make."""
+    one = mx.random.normal(buffer.shape[-1:], buffer.dtype)
+    return mx.contiguous(mx.broadcast_to(one, buffer.shape))
+
+
 def engine_at(
-    target: Target, drafter: Drafter | None, lengths: tuple[int, ...], num_draft_tokens: int
+    target: Target,
+    drafter: Drafts | None,
+    lengths: tuple[int, ...],
+    num_draft_tokens: int | None,
+    room: int = ROOM,
+    fill: Callable[[mx.array], mx.array] = filled,
 ) -> Engine:
-    """An engine whose rows run at `lengths` committed tokens, over made-up keys and values."""
+    """An engine whose rows run at `lengths` committed tokens and may emit half of `room` more.
+
+    fill: the made-up contents of a buffer of such a shape and type.
+    """
     engine = Engine(target, drafter, max_num_seqs=len(lengths))
     for slot, length in enumerate(lengths):
-        assert engine.memory.reserve(slot, length + ROOM)
-        engine.cache.begin((Row(slot, 0, length + ROOM),), is_chunk=True)
+        assert engine.memory.reserve(slot, length + room)
+        engine.cache.begin((Row(slot, 0, length + room),), is_chunk=True)
         engine.cache.commit(slot, length)
-        engine.slots[slot] = _running(target, slot, length, num_draft_tokens)
+        engine.slots[slot] = _running(target, slot, length, num_draft_tokens, room // 2)
     for full in engine.cache.full.values():
-        full.keys = [_filled(b) for b in full.keys if b is not None]
-        full.values = [_filled(b) for b in full.values if b is not None]
+        full.keys = [fill(b) for b in full.keys if b is not None]
+        full.values = [fill(b) for b in full.values if b is not None]
     for ring in engine.cache.window.values():
-        ring.keys, ring.values = _filled(ring.keys), _filled(ring.values)
+        ring.keys, ring.values = fill(ring.keys), fill(ring.values)
     mx.eval(buffers(engine), [s.hidden for s in engine.sequences])
     return engine
 
 
-def _running(target: Target, slot: int, length: int, num_draft_tokens: int) -> Sequence:
+def reading_engine_at(target: Target, length: int, chunk: int) -> Engine:
+    """An engine whose only row has a last chunk of its prompt to read, behind `length` tokens."""
+    engine = engine_at(target, None, (length,), 0, room=2 * chunk)
+    (sequence,) = engine.sequences
+    sequence.request = replace(sequence.request, prompt=(2,) * (length + chunk))
+    sequence.tokens = list(sequence.request.prompt)
+    sequence.is_running, sequence.cache_use = False, NOT_READ
+    engine.chunk = chunk
+    return engine
+
+
+def _running(
+    target: Target, slot: int, length: int, num_draft_tokens: int | None, max_tokens: int
+) -> Sequence:
     """A sequence that has `length` tokens in the cache and one pending."""
     request = Request(
         prompt=(2,) * length,
         sampling=Sampling(),
-        max_tokens=ROOM // 2,
+        max_tokens=max_tokens,
         num_draft_tokens=num_draft_tokens,
     )
     return Sequence(
@@ -118,14 +153,11 @@ def _running(target: Target, slot: int, length: int, num_draft_tokens: int) -> S
         slot=slot,
         tokens=[*request.prompt, 3 + slot],
         num_prefilled=length,
-        hidden=mx.random.normal((target.config.hidden_size,), key=mx.random.key(slot)),
+        hidden=mx.random.normal(
+            (target.config.hidden_size,), target.dtype, key=mx.random.key(slot)
+        ),
         is_running=True,
     )
-
-
-def _filled(buffer: mx.array) -> mx.array:
-    """A buffer of this shape: one random vector, over and over, which costs little to make."""
-    return mx.contiguous(mx.broadcast_to(mx.random.normal(buffer.shape[-1:]), buffer.shape))
 
 
 def buffers(engine: Engine) -> list[mx.array]:

@@ -1,0 +1,108 @@
+"""What a bench came to, in a few words, from the JSON that it printed."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def headline(name: str, result: Any) -> str:
+    """Empty where a bench has no single figure, or printed nothing."""
+    tell = HEADLINES.get(name)
+    return tell(result) if tell is not None and result is not None else ""
+
+
+def _range(values: list[float], form: str = ".2f") -> str:
+    return f"{min(values):{form}} to {max(values):{form}}"
+
+
+def _parity(result: Any) -> str:
+    worst = {key: max(row[key] for row in result["rows"]) for key in ("mlx", "mlx_lm", "chain")}
+    return (
+        f"logits off by at most {worst['mlx']:.1e} (mlx-lm {worst['mlx_lm']:.1e}), drafts "
+        f"{worst['chain']:.1e}"
+    )
+
+
+def _rounds(result: Any) -> str:
+    found = {(row["batch"], row["drafts"]): row["ms"] for row in result["rows"]}
+    batches = sorted({batch for batch, _ in found})
+    each = ", ".join(f"{found[b, 3] / found[b, 0]:.2f} at {b}" for b in batches)
+    return f"a round of 3 drafts over a plain step: {each}"
+
+
+def _draft_step(result: Any) -> str:
+    each = ", ".join(f"{row['pair']} {row['ratio']:.3f}" for row in result["rows"])
+    return f"a draft step over a plain step: {each}"
+
+
+def _auto(result: Any) -> str:
+    return f"auto over plain: {_range([case['ratio'] for case in result['cases']])}"
+
+
+def _ragged(result: Any) -> str:
+    kept = _range([line["accepted"] for line in result["ours"]])
+    wrong = sum(line["wrong"] for line in result["ours"])
+    return f"accepted a row and round: {kept} (law {result['law']:.2f}); {wrong} wrong rows"
+
+
+def _right(result: Any) -> str:
+    rights = [each["right"] for each in result["results"]]
+    return f"right replies of {result['prompts']}: {_range(rights, 'd')}"
+
+
+def _policy_time(result: Any) -> str:
+    return f"of a round: {_range([row['share'] for row in result['rows']], '.1%')}"
+
+
+def _policy_sim(result: Any) -> str:
+    worst, mean = result["worst_over_plain"], result["mean_over_best_fixed"]
+    return f"{result['cases']} cases: of plain {worst:.3f} at worst, of best fixed {mean:.3f}"
+
+
+def _prefixes(result: Any) -> str:
+    last = result["rows"][-1]
+    run = last["prompt_tokens"] - last["cached_tokens"]
+    same = all(row["is_same"] for row in result["rows"])
+    told = "texts the same" if same else "TEXTS PART"
+    return f"turn {last['turn']}: {run} of {last['prompt_tokens']} tokens run; {told}"
+
+
+def _copies(result: Any) -> str:
+    return f"growth over a K/V buffer: {max(row['share'] for row in result['rows']):.3f} at most"
+
+
+def _schemas(result: Any) -> str:
+    pairs = result["pairs"]
+    return "; ".join(f"{each['valid']} of {each['replies']} valid" for each in pairs)
+
+
+def _serve(result: Any) -> str:
+    each = [
+        f"{line['over_peer']:.2f} at {line['clients']}"
+        for line in result["lines"]
+        if line["server"] == "mtp-mlx"
+    ]
+    return f"over mlx-lm's server: {', '.join(each)}"
+
+
+def _model(result: Any) -> str:
+    ratios = [line["over_plain"]["ratio"] for line in result["decode"] if line["over_plain"]]
+    told = [ratio for ratio in ratios if ratio is not None]
+    beyond = f"{_range(told)}, " if told else ""
+    return f"over plain: {beyond}{len(ratios) - len(told)} of {len(ratios)} within noise"
+
+
+HEADLINES: dict[str, Callable[[Any], str]] = {
+    "parity": _parity,
+    "rounds": _rounds,
+    "draft_step": _draft_step,
+    "auto": _auto,
+    "ragged": _ragged,
+    "right": _right,
+    "policy_time": _policy_time,
+    "policy_sim": _policy_sim,
+    "prefixes": _prefixes,
+    "copies": _copies,
+    "schema_replies": _schemas,
+    "serve": _serve,
+    "mtp_mlx": _model,
+}
