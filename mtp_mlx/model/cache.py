@@ -85,11 +85,8 @@ class FullLayer:
         _buffer(self.values, slot)[:, start:end] = values
 
     def read(self, slot: int, count: int) -> tuple[mx.array, mx.array]:
-        """Keys and values [1, G, count, K], a view."""
-        return (
-            _buffer(self.keys, slot)[None, :, :count],
-            _buffer(self.values, slot)[None, :, :count],
-        )
+        """Keys and values [G, count, K], a view."""
+        return _buffer(self.keys, slot)[:, :count], _buffer(self.values, slot)[:, :count]
 
     def release(self, slot: int) -> None:
         self.keys[slot] = None

@@ -10,6 +10,7 @@ import mlx.nn as nn
 from mtp_mlx.config import ExpertSpec, LayerSpec
 from mtp_mlx.model.backend import compiled
 from mtp_mlx.model.linear import Linear
+from mtp_mlx.model.norm import Folded, is_own, scaled
 
 # Sorting costs two gathers; below this many (token, expert) pairs it saves nothing.
 SORT_FROM = 64
@@ -51,17 +52,28 @@ class Router(nn.Module):
         self.top_k = spec.top_k
         self.eps = eps
         self.root = width**-0.5
+        self._folded: Folded | None = None
         self.scale = mx.ones((width,))
         self.per_expert_scale = mx.ones((spec.num_experts,))
         self.proj = Linear(width, spec.num_experts)
 
     def __call__(self, x: mx.array) -> tuple[mx.array, mx.array]:
         """x [N, D] -> (expert ids [N, top_k], weights [N, top_k] float32)."""
-        scaled = mx.fast.rms_norm(x, self.scale, self.eps).astype(mx.float32) * self.root
-        scores = self.proj(scaled.astype(x.dtype)).astype(mx.float32)  # [N, E]
-        ids = mx.argpartition(-scores, kth=self.top_k - 1, axis=-1)[:, : self.top_k]
+        scores = self.proj(self._scaled(x)).astype(mx.float32)  # [N, E]
+        ids = mx.argpartition(scores, kth=-self.top_k, axis=-1)[:, -self.top_k :]
         weights = mx.softmax(mx.take_along_axis(scores, ids, axis=-1), axis=-1)
         return ids, weights * self.per_expert_scale[ids].astype(mx.float32)
+
+    def _scaled(self, x: mx.array) -> mx.array:
+        """The norm of x, times scale / √D, in float32 before it is rounded."""
+        if not is_own(x):
+            normed = mx.fast.rms_norm(x, self.scale, self.eps).astype(mx.float32)
+            return (normed * self.root).astype(x.dtype)
+        scale = self["scale"]
+        if self._folded is None or self._scale is not scale:
+            self._scale, width = scale, x.shape[-1]
+            self._folded = Folded.of(width, scale * self.root, self.eps)
+        return scaled(x, self._folded)
 
 
 class ExpertLinear(nn.Module):
@@ -72,7 +84,7 @@ class ExpertLinear(nn.Module):
         self.weight = mx.zeros((num_experts, outputs, inputs))
 
     def __call__(self, x: mx.array, ids: mx.array, *, is_sorted: bool) -> mx.array:
-        """x [P, 1, in] under expert ids [P] -> [P, 1, out]."""
+        """x [..., 1, in] under expert ids [...] -> [..., 1, out]; x may be one for several ids."""
         weight = self.weight.swapaxes(-1, -2)
         return mx.gather_mm(x, weight, rhs_indices=ids, sorted_indices=is_sorted)
 
@@ -96,7 +108,7 @@ class QuantizedExpertLinear(nn.Module):
             self.biases = biases[0]
 
     def __call__(self, x: mx.array, ids: mx.array, *, is_sorted: bool) -> mx.array:
-        """x [P, 1, in] under expert ids [P] -> [P, 1, out]."""
+        """x [..., 1, in] under expert ids [...] -> [..., 1, out]; x may be one for several ids."""
         return mx.gather_qmm(
             x,
             self.weight,
@@ -121,7 +133,7 @@ class SwitchGLU(nn.Module):
         self.down_proj = ExpertLinear(spec.num_experts, spec.width, width)
 
     def __call__(self, x: mx.array, ids: mx.array, *, is_sorted: bool) -> mx.array:
-        """x [P, 1, D] under expert ids [P] -> [P, 1, D]."""
+        """x [..., 1, D] under expert ids [...] -> [..., 1, D]."""
         gate = self.gate_proj(x, ids, is_sorted=is_sorted)
         up = self.up_proj(x, ids, is_sorted=is_sorted)
         return self.down_proj(geglu(gate, up), ids, is_sorted=is_sorted)
@@ -137,15 +149,15 @@ class Experts(nn.Module):
     def __call__(self, x: mx.array, ids: mx.array, weights: mx.array) -> mx.array:
         """x [N, D], ids and weights [N, top_k] -> [N, D]; product and sum in float32."""
         num_tokens, top_k = ids.shape
-        flat = ids.reshape(-1)
-        is_sorted = flat.size >= SORT_FROM
-        order = mx.argsort(flat) if is_sorted else mx.arange(flat.size)
-        rows = x[order // top_k][:, None]  # [P, 1, D]
-        out = self.switch_glu(rows, flat[order], is_sorted=is_sorted)[:, 0]
-        if is_sorted:
-            out = out[mx.argsort(order)]
-        out = out.reshape(num_tokens, top_k, -1).astype(mx.float32)
-        return (out * weights[..., None]).sum(axis=1).astype(x.dtype)
+        if ids.size >= SORT_FROM:
+            flat = ids.reshape(-1)
+            order = mx.argsort(flat)
+            rows = x[order // top_k][:, None]  # [P, 1, D]
+            out = self.switch_glu(rows, flat[order], is_sorted=True)
+            out = out[mx.argsort(order)].reshape(num_tokens, top_k, -1)
+        else:
+            out = self.switch_glu(x[:, None, None], ids, is_sorted=False).squeeze(2)
+        return (out.astype(mx.float32) * weights[..., None]).sum(axis=1).astype(x.dtype)
 
 
 def make_experts(spec: LayerSpec, width: int, eps: float) -> tuple[Router, Experts]:

@@ -68,6 +68,11 @@ def is_own(x: mx.array) -> bool:
     return x.dtype == mx.float32 and not on_gpu()
 
 
+def scaled(x: mx.array, folded: Folded) -> mx.array:
+    """The norm of x [..., K] in our own form."""
+    return _scaled(x, _squares(x), folded.scale, folded.eps)
+
+
 def _squares(x: mx.array) -> mx.array:
     """x [..., K] -> the sum of squares [..., 1]."""
     return mx.square(x).sum(axis=-1, keepdims=True)
@@ -87,8 +92,7 @@ class RMSNorm(nn.Module):
         """x [..., K] -> [..., K]."""
         if not is_own(x):
             return mx.fast.rms_norm(x, self.get("weight"), self.eps)
-        own = self._own()
-        return _scaled(x, _squares(x), own.scale, own.eps)
+        return scaled(x, self._own())
 
     def add(self, residual: mx.array, x: mx.array, outer: mx.array | None = None) -> mx.array:
         """residual + norm(x), all [..., K], times `outer` [1]."""
@@ -103,7 +107,7 @@ class RMSNorm(nn.Module):
         """norm(x) turned by its positions: x [N, heads, K]."""
         if not is_own(x):
             return rotate(self(x), angles)
-        own, partner = self._own(), mx.take(x, angles.partners, axis=-1)
+        own, partner = self._own(), mx.roll(x, self.width // 2, axis=-1)
         scales = own.scale, own.partner_scale
         return _turned(x, partner, _squares(x), scales, own.eps, (angles.cos, angles.sin))
 

@@ -35,8 +35,6 @@ class Angles:
         cos, sin = mx.cos(turned), mx.sin(turned)
         self.cos = mx.concatenate([cos, cos], axis=-1)
         self.sin = mx.concatenate([-sin, sin], axis=-1)
-        # Of each of the K dims, the one that turns with it.
-        self.partners = mx.array(np.roll(np.arange(spec.head_dim, dtype=np.int32), half))
 
 
 @compiled
@@ -59,5 +57,5 @@ def rotate(x: mx.array, angles: Angles) -> mx.array:
         )
         return turned[:, :, 0]
     wide = x.astype(mx.float32)
-    partner = mx.take(wide, angles.partners, axis=-1)
-    return _turned(wide, partner, angles.cos, angles.sin).astype(x.dtype)
+    partners = mx.roll(wide, x.shape[-1] // 2, axis=-1)
+    return _turned(wide, partners, angles.cos, angles.sin).astype(x.dtype)

@@ -37,7 +37,7 @@ def draft_position(length: int) -> int:
 
 
 class Mask:
-    """Which keys S each query T sees: boolean [B, 1, T, S], B rows or 1."""
+    """Which keys S each query T sees: boolean [B, 1, T, S], or [1, T, S] for a row alone."""
 
     def __init__(self, seen: mx.array) -> None:
         self.seen = seen
@@ -45,50 +45,59 @@ class Mask:
 
     def bias(self, copies: int) -> mx.array:
         """The same as what is added to scores, `copies` times one below the other
-        [B, 1, copies · T, S]; made once for all layers."""
+        [..., copies · T, S]; made once for all layers."""
         if copies not in self._biases:
             added = mx.where(self.seen, mx.array(0.0), mx.array(_UNSEEN))
-            self._biases[copies] = mx.concatenate([added] * copies, axis=2)
+            self._biases[copies] = mx.concatenate([added] * copies, axis=-2)
         return self._biases[copies]
 
     def part(self, start: int, end: int) -> "Mask":
         """That of the queries `start` to `end`."""
-        return Mask(self.seen[:, :, start:end])
+        return Mask(self.seen[..., start:end, :])
 
 
 def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
-    """Softmax attention with scale 1.0: queries [B, H, T, K], keys and values [B, G, S, K].
+    """Softmax attention with scale 1.0: queries [B, H, T, K], keys and values [B, G, S, K], or
+    without B for a row alone.
 
     Query head j reads K/V head j // (H / G). On CPU, where MLX has no kernel for it, the two
     products and the softmax alone.
     """
     if not is_own(queries):
-        seen = mask.seen
-        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=seen)
-    rows, heads, length, size = queries.shape
-    groups, num_keys = keys.shape[1], keys.shape[2]
+        return _attend_fused(queries, keys, values, mask)
+    *rows, heads, length, size = queries.shape
+    groups, num_keys = keys.shape[-3:-1]
     sharing = heads // groups
-    merged = queries.reshape(rows, groups, sharing * length, size)
+    merged = queries.reshape(*rows, groups, sharing * length, size)
     turned = keys.swapaxes(-1, -2)
     if length <= SHORT_BLOCK:
         scores = mx.addmm(mask.bias(sharing), merged, turned)
     else:  # the bias of a chunk is long: one for all heads
-        apart = (merged @ turned).reshape(rows, groups, sharing, length, num_keys)
-        scores = (apart + mask.bias(1)[:, :, None]).reshape(rows, groups, -1, num_keys)
+        apart = (merged @ turned).reshape(*rows, groups, sharing, length, num_keys)
+        scores = apart + mx.expand_dims(mask.bias(1), -3)
+        scores = scores.reshape(*rows, groups, sharing * length, num_keys)
     return (mx.softmax(scores, axis=-1) @ values).reshape(queries.shape)
 
 
+def _attend_fused(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
+    if queries.ndim == 3:
+        alone = Mask(mask.seen[None])
+        return _attend_fused(queries[None], keys[None], values[None], alone)[0]
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask.seen)
+
+
 def _attend_in_pieces(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
-    """`attend` for one row, a few queries at a time where there are many."""
-    step = max(1, MAX_SCORES // (queries.shape[1] * keys.shape[2]))
-    if queries.shape[2] <= step:
+    """`attend` for a row alone, a few queries at a time where there are many."""
+    heads, length, _ = queries.shape
+    step = max(1, MAX_SCORES // (heads * keys.shape[1]))
+    if length <= step:
         return attend(queries, keys, values, mask)
     pieces = []
-    for start in range(0, queries.shape[2], step):
-        part = queries[:, :, start : start + step]
+    for start in range(0, length, step):
+        part = queries[:, start : start + step]
         pieces.append(attend(part, keys, values, mask.part(start, start + step)))
         mx.eval(pieces[-1])  # or the scores of all pieces would be there at once
-    return mx.concatenate(pieces, axis=2)
+    return mx.concatenate(pieces, axis=1)
 
 
 @dataclass(frozen=True)
@@ -221,10 +230,10 @@ class View:
     def _attend_full(self, layer: FullLayer, queries: mx.array) -> mx.array:
         outputs, offset = [], 0
         for row, mask in zip(self.rows, self._masks(), strict=True):
-            own = queries[offset : offset + row.length].transpose(1, 0, 2)[None]  # [1, H, T, K]
+            own = queries[offset : offset + row.length].swapaxes(0, 1)  # [H, T, K]
             keys, values = layer.read(row.slot, mask.seen.shape[-1])
             out = _attend_in_pieces(own, keys, values, mask)
-            outputs.append(out[0].transpose(1, 0, 2).reshape(row.length, -1))
+            outputs.append(out.swapaxes(0, 1).reshape(row.length, -1))
             offset += row.length
         return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
 
@@ -235,7 +244,7 @@ class View:
             for row in self.rows:
                 seen = mx.arange(round_up(row.end, KEY_STEP))
                 queries = mx.arange(row.start, row.end)
-                self._full_masks.append(Mask((seen <= queries[:, None])[None, None]))
+                self._full_masks.append(Mask((seen <= queries[:, None])[None]))
         return self._full_masks
 
     def _plan(self, ring: WindowLayer) -> "WindowPlan":

@@ -19,7 +19,7 @@ def kept(engine: Engine, slot: int) -> Kept:
     length = cache.lengths[slot]
     for layer, full in cache.full.items():
         if length:
-            keys, values = (np.array(part)[0] for part in full.read(slot, length))
+            keys, values = (np.array(part) for part in full.read(slot, length))
             found |= {
                 (layer, at): keys[:, at].tobytes() + values[:, at].tobytes() for at in range(length)
             }

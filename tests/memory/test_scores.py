@@ -12,14 +12,14 @@ F32 = 4
 def growth_bytes(max_scores: int, monkeypatch) -> int:
     """How far memory rises while a chunk attends to all keys."""
     monkeypatch.setattr(view, "MAX_SCORES", max_scores)
-    queries = mx.random.normal((1, HEADS, TOKENS, WIDTH))
-    keys, values = (mx.random.normal((1, HEADS, KEYS, WIDTH)) for _ in range(2))
+    queries = mx.random.normal((HEADS, TOKENS, WIDTH))
+    keys, values = (mx.random.normal((HEADS, KEYS, WIDTH)) for _ in range(2))
     mask = mx.arange(KEYS)[None] <= mx.arange(KEYS - TOKENS, KEYS)[:, None]
     mx.eval(queries, keys, values, mask)
     mx.clear_cache()
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    out = view._attend_in_pieces(queries, keys, values, view.Mask(mask[None, None]))
+    out = view._attend_in_pieces(queries, keys, values, view.Mask(mask[None]))
     mx.eval(out)
     return mx.get_peak_memory() - before - out.nbytes
 
