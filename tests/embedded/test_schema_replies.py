@@ -14,7 +14,7 @@ from tests.embedded.test_tools_and_thinking import pair
 
 ASKED = [{"role": "user", "content": "What is the weather in Oslo?"}]
 CALL, CALL_END = 48, 49
-COUNT = 20
+COUNT = 40
 JSON = {"type": "json_object"}
 
 

@@ -26,8 +26,6 @@ from tests.law.scripted import (
 )
 
 PROMPT = (3, 5)
-# Half of the slow forms' least: faults are seen in as many combinations.
-NUM_REPLIES_DEFAULT = 10_000
 NUM_REPLIES = 20_000
 NUM_REPLIES_SLOW = 61_000
 # Enough for the one effect that a quick test looks for, which is large.
@@ -103,7 +101,7 @@ PLAIN = filters(1.0, 0, 1.0, 0.0)
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
 def test_tokens_of_the_round_follow_the_filtered_target(combination: Combination) -> None:
-    replies, law = combination.play(NUM_REPLIES_DEFAULT), combination.law
+    replies, law = combination.play(NUM_REPLIES), combination.law
     for check in laws.CHECKS:
         check(replies, law)
 

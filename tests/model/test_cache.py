@@ -299,7 +299,7 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(
-    "num_examples", [100, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "num_examples", [200, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
 def test_attention_sees_the_committed_tokens_whatever_happened(num_examples: int) -> None:
     bounds = settings(
