@@ -93,7 +93,7 @@ def test_who_waits_too_long_is_never_begun(stream):
 def check_queue_time(here, stream):
     busy = [here.connect() for _ in range(2)]
     for sock in busy:
-        send(sock, chat(stream=True, max_tokens=3000))
+        send(sock, chat(stream=True, max_tokens=4000, num_draft_tokens=0))
     until(lambda: here.llm.stats().running == 2)
     read_before = here.llm.stats().prompt_tokens
     start = time.monotonic()

@@ -73,8 +73,9 @@ def test_a_stuck_engine_shows_its_age():
 
 
 def test_the_engine_while_it_runs_and_after():
+    endless = {"max_tokens": 4000, "logit_bias": dict.fromkeys((1, 50, 106), -100.0)}
     with mtp_mlx.load("tiny") as llm:
-        with llm.stream("zanzibar", max_tokens=400, stop=["quixotic"], seed=1) as stream:
+        with llm.stream("zanzibar", stop=["quixotic"], seed=1, **endless) as stream:
             text = "".join(next(stream).text for _ in range(5))
             end = time.monotonic() + 30
             while not any(row.state == "decode" for row in llm.snapshot().rows):
