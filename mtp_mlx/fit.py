@@ -26,6 +26,8 @@ PROMPT_CACHE_SHARE = 0.2  # of what a plan leaves, for texts that later requests
 # Measured on CPU, where MLX frees a value some operations after its last use. Of a round's logits,
 # in float32: what top-k, noise and their sums leave behind one another.
 ROUND_COPIES = 10
+F32_BYTES = 4
+FLOAT_MASK = 5  # bytes of a mask's entry in float32: as a boolean, and as what is added to a score
 LAYERS_ALIVE = 2  # layers of a prompt chunk whose values are there at once
 PER_LAYER_COPIES = 4  # of the per-layer inputs, while they are made
 MARGIN = 0.10  # of everything else: allocator, graphs, the runtime itself
@@ -150,17 +152,19 @@ def _prefill_bytes(config: TargetConfig, chunk: int, end: int, itemsize: int) ->
     waiting = sum(2 * _kv_width(layer) for layer in layers if layer.window and layer.owns_cache)
     inputs = PER_LAYER_COPIES * config.per_layer_dim * len(layers)
     values = LAYERS_ALIVE * (widest + max(routed, default=0)) + waiting + inputs
-    keys = {layer.window: _keys_read(layer, chunk, end) for layer in layers}
+    keys = {layer.window: _keys_read(layer, end) for layer in layers}
     scores = max(4 * layer.heads * chunk * keys[layer.window] for layer in layers)
-    masks = chunk * sum(keys.values())
+    masks = (FLOAT_MASK if itemsize == F32_BYTES else 1) * chunk * sum(keys.values())
     return chunk * values * itemsize + min(SCORE_BYTES, scores) + masks + 4 * config.vocab_size
 
 
-def _keys_read(layer: LayerSpec, chunk: int, end: int) -> int:
-    """Keys that a chunk up to position `end` attends to: all, or a ring and itself."""
+def _keys_read(layer: LayerSpec, end: int) -> int:
+    """Keys that each token of a chunk up to position `end` is compared with: all, or at most those
+    of two laps of a ring."""
     if layer.window is None:
         return round_up(end, KEY_STEP)
-    return chunk if chunk == end else layer.window + MAX_BLOCK + chunk
+    capacity = layer.window + MAX_BLOCK
+    return min(round_up(end, KEY_STEP), round_up(capacity, KEY_STEP) + capacity)
 
 
 def _kv_width(layer: LayerSpec) -> int:

@@ -4,8 +4,11 @@ of a run: how many cases of the exactness law were compared."""
 import contextlib
 import gc
 import os
+import subprocess
 import sys
 from collections import Counter
+
+from tests import warm
 
 # MLX's CPU backend hands each small operation to a second thread, which woke at once and took the
 # core from the one that builds the graph: 80,000 switches a second. Batch work does not take a core
@@ -27,6 +30,17 @@ os.environ["MTP_MLX_CONFIG"] = os.devnull
 for name in [name for name in os.environ if name.startswith(("HF_", "MTP_MLX_MODEL"))]:
     del os.environ[name]
 os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no-cache")
+
+
+def pytest_configure(config):
+    """Kernels are made before workers start, which are several."""
+    is_worker = hasattr(config, "workerinput")
+    if (
+        not is_worker
+        and getattr(config.option, "numprocesses", None)
+        and not warm.marker().exists()
+    ):
+        subprocess.run([sys.executable, "-m", "tests.warm"], check=True)
 
 
 def pytest_collection_finish():

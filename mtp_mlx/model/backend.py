@@ -1,7 +1,6 @@
 """Which device computes, and the one way its results reach the host."""
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -48,20 +47,10 @@ def on_gpu() -> bool:
     return mx.default_device().type == mx.DeviceType.gpu
 
 
-@cache
-def can_compile() -> bool:
-    """May elementwise functions become one kernel each? On CPU, MLX calls g++ for that."""
-    return on_gpu() or shutil.which("g++") is not None
-
-
 def compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """The function of arrays as one kernel for all shapes, or as it is where none can be made."""
-    fused = mx.compile(function, shapeless=True)
-
-    def call(*arrays: mx.array | tuple[mx.array, ...]) -> mx.array:
-        return fused(*arrays) if can_compile() else function(*arrays)
-
-    return call
+    """The function as one kernel, whatever the shapes. On CPU, MLX has g++ make it the first time,
+    in the temporary folder, and where there is no g++ runs the function as it is."""
+    return mx.compile(function, shapeless=True)
 
 
 def device_name() -> str:

@@ -107,7 +107,7 @@ class RMSNorm(nn.Module):
         """norm(x) turned by its positions: x [N, heads, K]."""
         if not is_own(x):
             return rotate(self(x), angles)
-        own, partner = self._own(), mx.roll(x, self.width // 2, axis=-1)
+        own, partner = self._own(), mx.roll(x, self.width // 2, -1)
         scales = own.scale, own.partner_scale
         return _turned(x, partner, _squares(x), scales, own.eps, (angles.cos, angles.sin))
 

@@ -57,5 +57,5 @@ def rotate(x: mx.array, angles: Angles) -> mx.array:
         )
         return turned[:, :, 0]
     wide = x.astype(mx.float32)
-    partners = mx.roll(wide, x.shape[-1] // 2, axis=-1)
+    partners = mx.roll(wide, x.shape[-1] // 2, -1)
     return _turned(wide, partners, angles.cos, angles.sin).astype(x.dtype)

@@ -66,16 +66,14 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> m
     if not is_own(queries):
         return _attend_fused(queries, keys, values, mask)
     *rows, heads, length, size = queries.shape
-    groups, num_keys = keys.shape[-3:-1]
+    groups = keys.shape[-3]
     sharing = heads // groups
-    merged = queries.reshape(*rows, groups, sharing * length, size)
-    turned = keys.swapaxes(-1, -2)
-    if length <= SHORT_BLOCK:
-        scores = mx.addmm(mask.bias(sharing), merged, turned)
-    else:  # the bias of a chunk is long: one for all heads
-        apart = (merged @ turned).reshape(*rows, groups, sharing, length, num_keys)
-        scores = apart + mx.expand_dims(mask.bias(1), -3)
-        scores = scores.reshape(*rows, groups, sharing * length, num_keys)
+    if length <= SHORT_BLOCK:  # the heads that share keys are rows of one product
+        own, bias = queries.reshape(*rows, groups, sharing * length, size), mask.bias(sharing)
+    else:  # or the bias would be as long as a chunk for each of them
+        own, bias = queries.reshape(*rows, groups, sharing, length, size), mask.bias(1)
+        bias, keys, values = (mx.expand_dims(each, -3) for each in (bias, keys, values))
+    scores = mx.addmm(bias, own, keys.swapaxes(-1, -2))
     return (mx.softmax(scores, axis=-1) @ values).reshape(queries.shape)
 
 

@@ -74,10 +74,11 @@ class Seen:
         self.by_query: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def __call__(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
-        batch, _, length, _ = queries.shape
-        everything, shape = np.array(queries), (batch, HEADS, length, keys.shape[2])
-        shown = np.broadcast_to(np.array(mask.seen), shape)
-        keys, values = np.array(keys), np.array(values)
+        everything, keys, values = (
+            np.array(each).reshape(-1, *each.shape[-3:]) for each in (queries, keys, values)
+        )
+        batch, _, length, _ = everything.shape  # a row alone comes without the first
+        shown = np.broadcast_to(np.array(mask.seen), (batch, HEADS, length, keys.shape[2]))
         for row in range(batch):
             for place in range(length):
                 indices = np.flatnonzero(shown[row, 0, place])
