@@ -85,8 +85,8 @@ def test_where_nothing_moves_for_a_minute_the_log_has_every_thread_once(capfd, c
     ended = snapshot(stopped="cosmic ray")
     assert watch([well, stuck, stuck, well, stuck, ended]) == 1
     told = capfd.readouterr().err
-    # Of more than a hundred threads, as the process of all tests may have, a hundred are listed, and
-    # this one may not be among them.
+    # Of more than a hundred threads, as the process of all tests may have, a hundred are listed, so
+    # this one may be missing.
     assert told.count("(most recent call first)") >= 2
     assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 2
 
