@@ -45,6 +45,7 @@ class Bench:
 BENCHES = (
     Bench("bench.parity", "", "--variant e2b"),
     Bench("bench.rounds", "--repeats 60", "--repeats 1"),
+    Bench("bench.graph", "", "--pair tiny"),
     Bench("bench.draft_step", "--repeats 200", "--repeats 1"),
     Bench("bench.auto", "--repeats 3", "--repeats 1 --pair tiny --rows 1"),
     Bench("bench.ragged", "--rounds 100", "--rounds 1 --agreement 1"),

@@ -61,6 +61,13 @@ class Serving:
             client.sendall(data)
             return answered(client)
 
+    def status(self) -> int | None:
+        """That of an answer to GET /; None where the child that had the connection has died."""
+        try:
+            return self.ask(get("/")).status
+        except (Unanswered, ConnectionError):
+            return None
+
     def end(self, limit_s: float = LIMIT_S) -> int:
         """Its exit code."""
         return self.process.wait(limit_s)
@@ -149,12 +156,17 @@ def post(path: str, body: dict) -> bytes:
     return request("POST", path, headers, data)
 
 
+class Unanswered(AssertionError):
+    """Nothing came before the connection's end."""
+
+
 def answered(client: socket.socket) -> Answer:
     """Reads to the connection's end."""
     data = b""
     while piece := client.recv(1 << 16):
         data += piece
-    assert data, "the connection was closed without an answer"
+    if not data:
+        raise Unanswered("the connection was closed without an answer")
     start, _, body = data.partition(b"\r\n\r\n")
     first, *lines = start.decode("latin-1").split("\r\n")
     pairs = (line.partition(": ") for line in lines)

