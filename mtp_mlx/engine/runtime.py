@@ -20,7 +20,7 @@ from mtp_mlx.fit import Plan, make_plan
 from mtp_mlx.loading import Loading
 from mtp_mlx.machine import budget_of, limit_bytes
 from mtp_mlx.measured import Measured, PositionScore
-from mtp_mlx.model.backend import device_name, on_gpu
+from mtp_mlx.model.backend import check_kernels, device_name, on_gpu
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
 from mtp_mlx.verdict import Rounding, Text
 
@@ -66,6 +66,7 @@ class MlxRuntime:
         loading: Loading,
     ) -> None:
         """Plan the memory, then read the weights."""
+        self._kernel_fault = check_kernels()
         self._may_calibrate = calibration_file.is_on()
         compute = compute_dtype(target.config, target.tensors.values(), loading.dtype)
         plan, asked = _plan(target, drafter, loading, compute), loading.prompt_cache_bytes
@@ -98,7 +99,8 @@ class MlxRuntime:
 
     @property
     def note(self) -> str | None:
-        return None if self._calibrated is None else self._calibrated.note
+        found = self._kernel_fault, None if self._calibrated is None else self._calibrated.note
+        return "; ".join(note for note in found if note is not None) or None
 
     @property
     def device(self) -> str:

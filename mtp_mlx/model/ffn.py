@@ -19,9 +19,10 @@ _SQRT_2_OVER_PI = 0.7978845608028654
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
-    """½x(1 + tanh(√(2/π)(x + 0.044715 x³)))."""
-    inner = x * (_SQRT_2_OVER_PI + (0.044715 * _SQRT_2_OVER_PI) * (x * x))
-    return 0.5 * x * (1.0 + mx.tanh(inner))
+    """½x(1 + tanh(√(2/π)(x + 0.044715 x³))), in float32 before it is rounded."""
+    wide = x.astype(mx.float32)
+    inner = wide * (_SQRT_2_OVER_PI + (0.044715 * _SQRT_2_OVER_PI) * (wide * wide))
+    return (0.5 * wide * (1.0 + mx.tanh(inner))).astype(x.dtype)
 
 
 @compiled

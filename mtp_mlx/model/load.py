@@ -1,7 +1,7 @@
 """Reading a checked checkpoint into MLX: every weight evaluated before the model is used."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,7 +18,7 @@ from mtp_mlx.model.target import Target
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 _FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 _EXPERT_AXES = 3  # [experts, out, in]
-_LOOKED_UP = "embed_tokens_per_layer.weight"
+_TABLE, _PER_LAYER_TABLE = "embed_tokens.weight", "embed_tokens_per_layer.weight"
 _ORDERING = "masked_embedding.token_ordering"
 
 
@@ -43,12 +43,13 @@ def compute_dtype(config: TargetConfig, tensors: Iterable[Stored], wanted: str |
 
 def load_target(checkpoint: Checkpoint[TargetConfig], dtype: mx.Dtype) -> Target:
     """The target with all weights in memory. Raises CheckpointError."""
-    return Target(checkpoint.config, _arrays(checkpoint, dtype))
+    return Target(checkpoint.config, _arrays(checkpoint, dtype, {_PER_LAYER_TABLE}))
 
 
 def load_drafter(checkpoint: Checkpoint[DrafterConfig], dtype: mx.Dtype) -> Drafter:
     """The drafter with all weights in memory. Raises CheckpointError."""
-    weights = _arrays(checkpoint, dtype)
+    has_clusters = checkpoint.config.centroids is not None  # whose tokens' rows are picked
+    weights = _arrays(checkpoint, dtype, {_TABLE} if has_clusters else set())
     if _ORDERING in weights:
         ordering, expected = weights[_ORDERING], mx.arange(checkpoint.config.vocab_size)
         if ordering.shape != expected.shape or not mx.array_equal(mx.sort(ordering), expected):
@@ -60,10 +61,10 @@ def load_drafter(checkpoint: Checkpoint[DrafterConfig], dtype: mx.Dtype) -> Draf
     return Drafter(checkpoint.config, weights)
 
 
-def _arrays(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
-    """All tensors by canonical key, cast, evaluated and checked."""
+def _arrays(checkpoint: Checkpoint, dtype: mx.Dtype, tables: Set[str]) -> dict[str, mx.array]:
+    """All tensors by canonical key, cast, evaluated and checked. tables: what is only looked up."""
     try:
-        arrays = _read(checkpoint, dtype)
+        arrays = _read(checkpoint, dtype, tables)
     except (RuntimeError, KeyError) as error:  # MLX's word for a file that is not as its header was
         checkpoint.check_unchanged()
         if "malloc" in str(error) or "memory" in str(error):
@@ -80,7 +81,7 @@ def _arrays(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
     return arrays
 
 
-def _read(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
+def _read(checkpoint: Checkpoint, dtype: mx.Dtype, tables: Set[str]) -> dict[str, mx.array]:
     """All tensors by canonical key, cast, split and evaluated, so that no fused copy stays."""
     arrays: dict[str, mx.array] = {}
     for file in checkpoint.files:
@@ -88,16 +89,15 @@ def _read(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
         arrays |= _read_file(file, keys, dtype)
     arrays = split_experts(arrays)
     if not on_gpu():
-        arrays = {key: _for_products(key, array) for key, array in arrays.items()}
+        arrays |= {key: _for_products(key, arrays[key]) for key in arrays.keys() - tables}
     mx.eval(arrays)
     return arrays
 
 
 def _for_products(key: str, array: mx.array) -> mx.array:
     """A matrix [.., out, in] laid out by its inputs, which MLX's own BLAS multiplies by faster;
-    a table that is only looked up, and all else, as it is."""
-    is_matrix = key.endswith(".weight") and array.ndim > 1 and array.dtype in _FLOATS
-    if not is_matrix or key == _LOOKED_UP:
+    all else as it is."""
+    if not key.endswith(".weight") or array.ndim == 1 or array.dtype not in _FLOATS:
         return array
     return mx.contiguous(array.swapaxes(-1, -2)).swapaxes(-1, -2)
 

@@ -28,6 +28,7 @@ LIMIT_S = 1.0
 # Calls of each that the three prompts and some rounds make; the fault is in one of them.
 PLACES = [
     *((Engine, "step", at) for at in (1, 2, 4, 12)),
+    *((Target, "prefill", at) for at in (1, 2)),
     *((Target, "__call__", at) for at in (1, 2, 5, 6)),
     *((Target, "logits", at) for at in (1, 5)),
 ]

@@ -2,6 +2,7 @@
 for. The peers have an environment of their own, which is not there in tests."""
 
 import sys
+from argparse import Namespace
 
 import pytest
 
@@ -56,6 +57,28 @@ def test_drafts_save_forwards_and_change_no_text(own):
     assert drafted.texts == plain.texts
     assert drafted.forwards < plain.forwards == 23
     assert drafted.reads == drafted.forwards
+
+
+def test_cases_of_a_pair_are_measured_judged_and_shown(own, monkeypatch, capsys):
+    monkeypatch.setattr(side_by_side, "WARM_UP", 2)
+    monkeypatch.setattr(side_by_side, "LENGTHS", {"mixed": (9, 30, 14)})
+    asked = Namespace(
+        rows=[1, 2], lengths=["mixed"], tokens=TOKENS, repeats=1, blas=None, peer_drafts=3
+    )
+    chosen = cases.variants((OWN,), (2,), 3)
+    found = side_by_side.measure_pair("tiny", {OWN: own}, chosen, asked)
+    assert [(case["rows"], len(case["lines"])) for case in found] == [(1, 3), (2, 3)]
+    for case in found:
+        plain, auto, two = case["lines"]
+        for line in (plain, auto, two):
+            assert (line["wrong"], line["of"]) == (0, {1: 3, 2: 2}[case["rows"]])
+            assert line["whole_tokens_per_s"]["median"] > 0 and line["decode_over_base"] is None
+        assert 0.9 < plain["forwards_per_token"] < 1.2
+        assert two["forwards_per_token"] < plain["forwards_per_token"]
+        assert two["accepted"] > plain["accepted"]
+    assert [[bar["bar"] for bar in case["bars"]] for case in found] == [["auto / plain"], []]
+    said = capsys.readouterr().out
+    assert "3 of 3 rows alone are ours" in said and "tiny, 2 rows, mixed lengths" in said
 
 
 def test_an_engine_that_fails_says_so(own, tmp_path, capfd):

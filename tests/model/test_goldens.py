@@ -51,6 +51,20 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Loaded(tmp_path_factory.mktemp(request.param), request.param)
 
 
+def test_matrices_lie_as_products_want_them_and_tables_as_look_ups_do(pair):
+    """On CPU: a gather of rows whose numbers lie apart takes many times as long."""
+
+    def is_by_rows(weight: mx.array) -> bool:
+        return np.asarray(weight).strides[-1] == weight.itemsize
+
+    target, drafter = pair.target, pair.drafter
+    assert not is_by_rows(target.embed_tokens.weight)  # the head's matrix too
+    assert is_by_rows(drafter.embed_tokens.weight) == (drafter.config.centroids is not None)
+    assert not is_by_rows(drafter.pre_projection.weight)
+    if target.config.per_layer_dim:
+        assert is_by_rows(target.embed_tokens_per_layer.weight)
+
+
 def prefill(target: Target, ids: list[int], chunks: tuple[int, ...]) -> mx.array:
     """Hidden states [L, D] of `ids`, run in the given chunk lengths."""
     cache, states, start = target.new_cache(1, 8), [], 0
