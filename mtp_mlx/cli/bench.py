@@ -150,6 +150,7 @@ def command(as_json: bool, is_markdown: bool, plot: Path | None, **given: Any) -
     from mtp_mlx.measure.chats import built_in
     from mtp_mlx.measure.compare import compare
     from mtp_mlx.measure.plot import check_plots, draw
+    from mtp_mlx.measure.report import PLAIN
     from mtp_mlx.measure.tables import describe
 
     if plot is not None:
@@ -158,6 +159,8 @@ def command(as_json: bool, is_markdown: bool, plot: Path | None, **given: Any) -
     with load(**loading, max_num_seqs=max(settings.batch_sizes)) as llm:
         if llm.note:
             click.echo(f"mtp-mlx: {llm.note}", err=True)
+        if given["depths"] is None and not llm.has_drafter:
+            settings = replace(settings, depths=(PLAIN,))
         try:
             asked = built_in() if texts is None else texts
             report = compare(llm, asked, settings, server, show_progress)

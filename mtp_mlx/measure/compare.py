@@ -72,7 +72,7 @@ def compare(
 
 def _without_drafter(settings: Settings) -> tuple[int | str, ...]:
     """Plain decoding is all there is. Raises RequestError where drafts were asked for."""
-    asked = [depth for depth in settings.depths if depth not in (PLAIN, "auto")]
+    asked = [depth for depth in settings.depths if depth != PLAIN]
     if asked:
         raise RequestError(
             f"depths holds {asked[0]} and no drafter is loaded; give one (--draft-model), or leave "

@@ -91,10 +91,11 @@ def test_without_a_drafter_there_is_plain_decoding_alone(cli):
     assert (answer.code, answer.err) == (0, "")
     assert [line["drafts"] for line in answer.body["decode"]] == [0]
     assert (answer.body["verify"], answer.body["draft_model"]) == ([], None)
-    refused = cli("bench", "tiny", *SMALL, *options, "--depths", "0,3")
-    assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "depths holds 3 and no drafter is loaded" in refused.err
-    assert json.loads(refused.out)["error"]["param"] == "depths"
+    for depth in ("3", "auto"):
+        refused = cli("bench", "tiny", *SMALL, *options, "--depths", f"0,{depth}")
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert f"depths holds {depth} and no drafter is loaded" in refused.err
+        assert json.loads(refused.out)["error"]["param"] == "depths"
 
 
 def test_quick_is_less_and_what_is_given_stays(cli, monkeypatch):
