@@ -202,7 +202,10 @@ def _parse() -> tuple[str, dict[str, Any]]:
     is_chips, measured = asked.pop("chips"), asked.pop("measured")
     if is_chips and measured is not None:
         refuse("--chips and --measured ask for two tables; give one")
-    if asked.pop("quick"):
+    is_quick = asked.pop("quick")
+    if is_quick and (is_chips or measured is not None):
+        refuse("--quick is of the floors' table alone; leave it out")
+    if is_quick:
         asked["storages"] = asked["storages"] or STORAGES[:1]
     given = {name: value for name, value in asked.items() if value is not None}
     table = "chips" if is_chips else "floors" if measured is None else "measured"

@@ -76,6 +76,8 @@ def test_a_share_is_the_floor_over_what_was_measured(monkeypatch, capsys, tmp_pa
         (("--correlation", "1.1"), "--correlation is 1.1"),
         (("--measured", "/nowhere/file"), "/nowhere/file"),
         (("--chips", "--bandwidth", "100"), "--bandwidth"),
+        (("--chips", "--quick"), "--quick"),
+        (("--measured", "/nowhere/file", "--quick"), "--quick"),
         (("--chips", "--measured", "/nowhere/file"), "give one"),
         (("--measured", "/nowhere/file", "--context", "100"), "--context"),
     ],
