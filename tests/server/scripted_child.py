@@ -2,7 +2,8 @@
 
 Its words: `sleep=SECONDS` · `say=TEXT` · `fill=N` says N characters · `fail` does not load ·
 `abort` · `once=FILE` goes on in the first child alone, and aborts in later ones · `ready` serves ·
-`serve=SECONDS` waits for an order, and ends as long after one to drain · `stuck` does not end.
+`serve=SECONDS` waits for an order, and ends as long after one to drain · `close` waits for an
+order, and accepts no more · `stuck` does not end.
 """
 
 import contextlib
@@ -70,6 +71,10 @@ class Acting:
             self.listener.close()
             time.sleep(float(drain_s or 0))
         os._exit(0)
+
+    def close(self, _: str) -> None:
+        self.lines.readline()
+        self.listener.close()
 
     def stuck(self, _: str) -> None:
         time.sleep(1000)
