@@ -58,6 +58,7 @@ BENCHES = (
     Bench("bench.schema_replies", "--replies 40", "--replies 1 --pairs tiny"),
     Bench("bench.serve", "--clients 1 4 --requests 1 --repeats 3", None),
     Bench("bench.side_by_side", "--tokens 64 --repeats 3 --rows 1 8", None),
+    Bench("bench.host_time", "--repeats 3", "--rows 1 --tokens 4 --repeats 1"),
     Bench("bench.start", "--repeats 3", "--quick"),
     Bench("bench.growth", "--quick", None),
     Bench("bench.full_size", "--pair 26b --shrink 16 --quick", None),

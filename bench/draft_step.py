@@ -47,8 +47,9 @@ def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--pair", choices=NAMES, action="append")
     arguments = parser.parse_args()
-    rows = [measure(name, arguments.repeats) for name in NAMES]
+    rows = [measure(name, arguments.repeats) for name in arguments.pair or NAMES]
     print(f"{'pair':>10} {'plain step ms':>14} {'draft step ms':>14} {'ratio':>6}")
     for row in rows:
         print("{pair:>10} {plain_ms:>14.2f} {draft_ms:>14.2f} {ratio:>6.3f}".format(**row))

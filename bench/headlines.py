@@ -84,6 +84,12 @@ def _serve(result: Any) -> str:
     return f"over mlx-lm's server: {', '.join(each)}"
 
 
+def _host_time(result: Any) -> str:
+    over = [line["over_two_steps"] for line in result["lines"] if line["over_two_steps"]]
+    told = _range([each["median"] for each in over]) if over else "not measured"
+    return f"host time of a round over two steps of mlx-lm: {told}"
+
+
 def _model(result: Any) -> str:
     ratios = [line["over_plain"]["ratio"] for line in result["decode"] if line["over_plain"]]
     told = [ratio for ratio in ratios if ratio is not None]
@@ -104,5 +110,6 @@ HEADLINES: dict[str, Callable[[Any], str]] = {
     "copies": _copies,
     "schema_replies": _schemas,
     "serve": _serve,
+    "host_time": _host_time,
     "mtp_mlx": _model,
 }

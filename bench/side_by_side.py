@@ -55,6 +55,7 @@ from mtp_mlx.embedded import NAMES
 
 HEADS = ("tok/s", "low-high", "x mlx-lm", "low-high", "whole", "fwd/tok", "accept", "reads")
 HEADS += ("CPU ms/tok", "wrong", "MB")
+SHARE_REPEATS = 60  # steps that tell what a draft costs
 WARM_UP = 16  # ids a row that each variant writes before a case is timed
 
 
@@ -143,10 +144,28 @@ def show_bar(bar: dict[str, Any]) -> None:
     print(f"  {said}: {verdict}", flush=True)
 
 
+def draft_share(pair: str, blas: Path) -> float:
+    """What a draft step takes of a plain step there, by bench.draft_step."""
+    words = [sys.executable, "-m", "bench.draft_step"]
+    said = subprocess.run(
+        [*words, "--pair", pair, "--repeats", str(SHARE_REPEATS)],
+        cwd=environment.ROOT,
+        env={**os.environ, "LD_PRELOAD": str(blas)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    [row] = json.loads(said.stdout.splitlines()[-1])["rows"]
+    return row["ratio"]
+
+
 def measure_pair(
     pair: str, engines: Mapping[str, Process], chosen: Sequence[Variant], asked: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """All cases of a pair."""
+    share = None if asked.blas is None else draft_share(pair, asked.blas)
+    if share is not None:
+        print(f"{pair}: a draft step takes {share:.3f} of a plain step")
     most = max(asked.rows)
     texts = {kind: prompts(pair, LENGTHS[kind])[: max(most, 3)] for kind in asked.lengths}
     every = [prompt for kind in texts.values() for prompt in kind]
@@ -166,10 +185,11 @@ def measure_pair(
                 alone = [right[variant.engine][tuple(prompt)] for prompt in case.prompts]
                 lines.append(line(variant, seen, alone))
                 show(lines[-1])
-            met = judged(seen, rows, kind, asked.blas is not None, asked.peer_drafts)
+            met = judged(seen, rows, kind, share, asked.peer_drafts)
             for bar in met:
                 show_bar(bar)
-            cases.append({"pair": pair, "rows": rows, "lengths": kind, "lines": lines, "bars": met})
+            case_is = {"pair": pair, "rows": rows, "lengths": kind, "draft_share": share}
+            cases.append({**case_is, "lines": lines, "bars": met})
     return cases
 
 

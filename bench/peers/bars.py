@@ -10,7 +10,8 @@ from bench.peers.process import LM, OWN, VLM
 
 @dataclass(frozen=True)
 class Bar:
-    """`least` by number of rows. `with_blas`: only where rows are cheap, as OpenBLAS makes them."""
+    """`least` by number of rows. `with_blas`: only where rows are cheap, as OpenBLAS makes them.
+    `draft_share`: only where a draft step takes less of a plain step."""
 
     name: str
     over: Variant
@@ -18,6 +19,15 @@ class Bar:
     least: Mapping[int, float]
     with_blas: bool = False
     lengths: tuple[str, ...] = ("equal", "mixed")
+    draft_share: float | None = None
+
+    def is_asked(self, rows: int, lengths: str, draft_share: float | None) -> bool:
+        """`draft_share`: as measured, with a BLAS; None without one."""
+        if rows not in self.least or lengths not in self.lengths:
+            return False
+        if self.draft_share is not None:
+            return draft_share is not None and draft_share < self.draft_share
+        return draft_share is not None or not self.with_blas
 
 
 def bars(peer_drafts: int) -> tuple[Bar, ...]:
@@ -27,19 +37,29 @@ def bars(peer_drafts: int) -> tuple[Bar, ...]:
         Bar("plain / mlx-lm plain", plain, lm, {1: 1.4, 4: 1.4, 8: 1.4}),
         Bar("auto / plain", auto, plain, {1: 0.98, 4: 0.98, 8: 0.98}),
         Bar("auto / mlx-lm plain", auto, lm, {1: 2.0, 4: 1.7, 8: 1.6}, with_blas=True),
+        Bar(
+            "auto / plain, drafts cheap",
+            *(auto, plain, {1: 1.0, 4: 1.0, 8: 1.0}),
+            with_blas=True,
+            draft_share=0.2,
+        ),
         Bar("auto / mlx-vlm MTP", auto, vlm, {1: 1.3}),
         Bar("auto / mlx-vlm MTP", auto, vlm, {8: 5.0}, lengths=("mixed",)),
     )
 
 
 def judged(
-    seen: Mapping[Variant, Seen], rows: int, lengths: str, blas: bool, peer_drafts: int
+    seen: Mapping[Variant, Seen],
+    rows: int,
+    lengths: str,
+    draft_share: float | None,
+    peer_drafts: int,
 ) -> list[dict[str, Any]]:
-    """The bars of a case whose variants are all here, by decoding speed."""
+    """The bars of a case whose variants are all here, by decoding speed. `draft_share`: what a
+    draft step takes of a plain step, with a preloaded BLAS; None without one."""
     found = []
     for bar in bars(peer_drafts):
-        is_asked = rows in bar.least and lengths in bar.lengths and (blas or not bar.with_blas)
-        if is_asked and bar.over in seen and bar.under in seen:
+        if bar.is_asked(rows, lengths, draft_share) and bar.over in seen and bar.under in seen:
             measured = ratio(seen[bar.over].decode, seen[bar.under].decode)
             least = bar.least[rows]
             is_met = measured["median"] >= least

@@ -21,7 +21,8 @@ class Job:
 class Done:
     """`whole_s`: from asking to the last id on the host. Decoding is what comes after every row has
     its first id: `decode_tokens` ids in `decode_s`, and `decode_cpu_s` of all threads; the counts
-    are of this part too. `peak_bytes`: MLX's own, with the weights."""
+    are of this part too, and `eval_s`, the seconds inside MLX's eval where they are counted.
+    `peak_bytes`: MLX's own, with the weights."""
 
     texts: list[list[int]]
     whole_s: float
@@ -32,6 +33,7 @@ class Done:
     forwards: int
     rows: int
     reads: int
+    eval_s: float
 
     @property
     def whole_tokens(self) -> int:

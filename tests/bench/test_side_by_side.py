@@ -3,6 +3,7 @@ for. The peers have an environment of their own, which is not there in tests."""
 
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ def done(text: list[int], seconds: float = 1.0) -> Done:
     return Done(
         texts=[text], whole_s=2 * seconds, decode_tokens=len(text), decode_s=seconds,
         decode_cpu_s=seconds, peak_bytes=1, forwards=len(text), rows=len(text), reads=len(text),
+        eval_s=0.0,
     )  # fmt: skip
 
 
@@ -48,7 +50,8 @@ def test_a_plain_job_reads_once_a_forward_and_writes_what_rows_write_alone(own):
     assert together.decode_tokens - together.rows in (0, 1)
     assert together.reads - together.forwards in (0, 1)
     assert alone[0].decode_tokens == TOKENS - 1
-    assert (alone[0].forwards, alone[0].reads) == (0, 0)  # it was timed
+    assert (alone[0].forwards, alone[0].reads, alone[0].eval_s) == (0, 0, 0)  # it was timed
+    assert 0 < together.eval_s < together.decode_s
     assert 0 < alone[0].decode_s < alone[0].whole_s
 
 
@@ -79,6 +82,13 @@ def test_cases_of_a_pair_are_measured_judged_and_shown(own, monkeypatch, capsys)
     assert [[bar["bar"] for bar in case["bars"]] for case in found] == [["auto / plain"], []]
     said = capsys.readouterr().out
     assert "3 of 3 rows alone are ours" in said and "tiny, 2 rows, mixed lengths" in said
+
+
+def test_what_a_draft_step_takes_is_asked_with_the_library_preloaded(monkeypatch, capfd):
+    monkeypatch.setattr(side_by_side, "SHARE_REPEATS", 3)
+    absent = Path("/no/such/library.so")  # the loader says so, and goes on without
+    assert 0 < side_by_side.draft_share("tiny", absent) < 1
+    assert str(absent) in capfd.readouterr().err
 
 
 def test_an_engine_that_fails_says_so(own, tmp_path, capfd):
@@ -137,18 +147,20 @@ def test_bars_are_judged_where_both_are_here_and_they_apply():
     ]  # fmt: skip
     seen = {v: fast if v.engine == OWN else slow for v in chosen}
 
-    def met(rows: int, lengths: str, blas: bool) -> list[tuple[str, bool]]:
-        found = bars.judged(seen, rows, lengths, blas, 3)
+    def met(rows: int, lengths: str, share: float | None) -> list[tuple[str, bool]]:
+        found = bars.judged(seen, rows, lengths, share, 3)
         return [(each["bar"], each["is_met"]) for each in found]
 
-    assert met(1, "equal", False) == [
+    assert met(1, "equal", None) == [
         ("plain / mlx-lm plain", True), ("auto / plain", True), ("auto / mlx-vlm MTP", True),
     ]  # fmt: skip
-    assert ("auto / mlx-lm plain", False) in met(1, "equal", True)
-    assert ("auto / mlx-vlm MTP", False) in met(8, "mixed", False)
-    assert not [name for name, _ in met(8, "equal", False) if "mlx-vlm" in name]
+    assert ("auto / mlx-lm plain", False) in met(1, "equal", 0.3)
+    assert ("auto / mlx-vlm MTP", False) in met(8, "mixed", None)
+    assert not [name for name, _ in met(8, "equal", None) if "mlx-vlm" in name]
     del seen[Variant(LM, 0)]
-    assert met(4, "equal", True) == [("auto / plain", True)]
+    assert met(4, "equal", 0.3) == [("auto / plain", True)]
+    cheap = [("auto / plain", True), ("auto / plain, drafts cheap", True)]
+    assert met(4, "equal", 0.19) == cheap
 
 
 def test_what_a_package_requires_is_counted_with_it():
