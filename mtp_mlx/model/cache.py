@@ -40,8 +40,9 @@ GROWTH_STEP = 256
 UNLIMITED = 1 << 62
 
 
-def ring_positions(end: int, capacity: int) -> np.ndarray:
-    """Position held by each slot [C] of a ring in which positions below `end` were written.
+def ring_positions(end: int | np.ndarray, capacity: int) -> np.ndarray:
+    """Position held by each slot [C] of a ring in which positions below `end` were written; of many
+    rings [B, C] where that is [B, 1].
 
     Negative where the slot is empty. Slots that hold provisional keys of rejected drafts read as
     positions a whole ring earlier, which every mask excludes.
@@ -117,9 +118,9 @@ class WindowLayer:
         """Buffer rows of one slot."""
         return self.kv_heads * self.capacity
 
-    def places(self, slot: int, positions: np.ndarray) -> np.ndarray:
-        """Buffer rows [T, G] of the positions [T] of one slot."""
-        heads = slot * self.kv_heads + np.arange(self.kv_heads)
+    def places(self, slot: int | np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Buffer rows [T, G] of the positions [T] of one slot, or of a slot [T] each."""
+        heads = np.asarray(slot)[..., None] * self.kv_heads + np.arange(self.kv_heads)
         return heads * self.capacity + positions[:, None] % self.capacity
 
     def places_before(self, slot: int, end: int) -> np.ndarray:

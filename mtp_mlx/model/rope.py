@@ -5,6 +5,8 @@ j < pairs and 0 beyond; "proportional" (the full layers of Gemma 4) turns only t
 pairs, so dims 0-63 and 256-319 change. Angles are float32, as in the reference implementation.
 """
 
+from functools import cache
+
 import mlx.core as mx
 import numpy as np
 
@@ -21,20 +23,27 @@ class Angles:
 
     def __init__(self, spec: RopeSpec, positions: mx.array) -> None:
         self.positions = positions
-        half = spec.head_dim // 2
-        exponent = np.arange(spec.pairs, dtype=np.float32) * np.float32(2.0 / spec.head_dim)
-        frequencies = np.zeros(half, dtype=np.float32)
-        frequencies[: spec.pairs] = (
-            1.0 / (np.float32(spec.theta) ** exponent) / np.float32(spec.factor)
-        )
         if on_gpu():
-            with np.errstate(divide="ignore"):  # a pair that rests has an endless period
-                self.periods = mx.array(np.float32(1.0) / frequencies)
+            self.periods = _periods(spec)
             return
-        turned = positions.astype(mx.float32)[:, None, None] * mx.array(frequencies)
+        turned = positions.astype(mx.float32)[:, None, None] * mx.array(_frequencies(spec))
         cos, sin = mx.cos(turned), mx.sin(turned)
         self.cos = mx.concatenate([cos, cos], axis=-1)
         self.sin = mx.concatenate([-sin, sin], axis=-1)
+
+
+@cache
+def _frequencies(spec: RopeSpec) -> np.ndarray:
+    """By which each pair [K / 2] turns from one position to the next, in radians."""
+    exponent = np.arange(spec.pairs, dtype=np.float32) * np.float32(2.0 / spec.head_dim)
+    frequencies = np.zeros(spec.head_dim // 2, dtype=np.float32)
+    frequencies[: spec.pairs] = 1.0 / (np.float32(spec.theta) ** exponent) / np.float32(spec.factor)
+    return frequencies
+
+
+def _periods(spec: RopeSpec) -> mx.array:
+    with np.errstate(divide="ignore"):  # a pair that rests has an endless period
+        return mx.array(np.float32(1.0) / _frequencies(spec))
 
 
 @compiled

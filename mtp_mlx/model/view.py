@@ -271,25 +271,26 @@ class WindowPlan:
             self._plan_rows(rows, reach, ring)
 
     def _plan_rows(self, rows: tuple[Row, ...], reach: int, ring: WindowLayer) -> None:
-        capacity = ring.capacity
-        mask = np.zeros((self.num_rows, 1, self.longest, capacity), dtype=bool)
-        pad = np.zeros((self.num_rows, self.longest), dtype=np.int32)
-        places, back, offset = [], [], 0
-        for row in rows:
-            index = row.slot - self.first
-            at = np.arange(row.start, row.end)
-            held = ring_positions(row.end, capacity)
-            seen = (held >= 0) & (held <= at[:, None]) & (held > at[:, None] - reach)
-            mask[index, 0, : row.length] = seen
-            pad[index, : row.length] = np.arange(offset, offset + row.length)
-            places.append(ring.places(row.slot, at))
-            back.append(index * self.longest + np.arange(row.length))
-            offset += row.length
-        is_dense = offset == self.num_rows * self.longest
-        self.mask = Mask(mx.array(mask))
-        self.places = mx.array(np.concatenate(places).astype(np.int32))
-        self._pad = None if is_dense else mx.array(pad)
-        self._back = None if is_dense else mx.array(np.concatenate(back).astype(np.int32))
+        slots, starts, lengths = np.array([(r.slot, r.start, r.length) for r in rows]).T
+        start = np.zeros((self.num_rows, 1), dtype=int)
+        length = np.zeros_like(start)  # 0 in slots between that are not of this forward
+        start[slots - self.first, 0], length[slots - self.first, 0] = starts, lengths
+        column = np.arange(self.longest)
+        at, is_used = start + column, column < length  # [B, T]
+        held = ring_positions(start + length, ring.capacity)[:, None]  # [B, 1, C]
+        query = at[..., None]
+        seen = (held >= 0) & (held <= query) & (held > query - reach) & is_used[..., None]
+        seen = np.asarray(seen[:, None], dtype=bool)
+        places = ring.places(np.repeat(slots, lengths), at[is_used])
+        self.mask = Mask(mx.array(seen))
+        self.places = mx.array(places.astype(np.int32))
+        self._pad: mx.array | None = None
+        self._back: mx.array | None = None
+        if not is_used.all():
+            pad = np.zeros(is_used.shape, dtype=np.int32)
+            pad[is_used] = np.arange(len(places))
+            self._pad = mx.array(pad)
+            self._back = mx.array(np.flatnonzero(is_used).astype(np.int32))
 
     def _plan_chunk(self, row: Row, reach: int, ring: WindowLayer) -> None:
         capacity = ring.capacity
