@@ -16,6 +16,7 @@ PREFILL_DEPTH = 3
 # Standard deviations of bad luck that the credit must bear, but for so many plain steps.
 LUCK, LUCK_ROOM = 0.5, 0.1
 UNLIMITED = float("inf")
+ROUNDING = 1e-9  # of sums in another order
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _fastest(
     candidates: tuple[Candidate, ...], base: Plan, prices: Prices, credit_s: float
 ) -> Plan:
     """The search itself. With a credit every plan that leads is asked whether that covers it, which
-    takes long; so `best` searches without first."""
+    takes long; so `best` searches without first, and what is surely not covered is not asked."""
     items = _items(candidates)
     base_depth, base_drafts = max(base.lengths), sum(base.lengths)
     times = [
@@ -154,18 +155,28 @@ def _fastest(
         for count, forward in enumerate(prices.forward[base_drafts:])
     ]
     room, is_free = len(times) - 1, credit_s == UNLIMITED
+    step_s = base.seconds / base.tokens
     top, found = base.rate, None
     for depth in range(1, max((j for _, j, _ in items), default=0) + 1):
         depth_s = max(depth, base_depth) * prices.depth_s + base_drafts * prices.token_s
         chosen = [item for item in items if item[1] <= depth]
-        tokens = base.tokens
-        for count, (gain, _, _) in enumerate(chosen[:room], 1):
+        tokens, cautious, deepest = base.tokens, 0.0, base_depth
+        for count, (gain, j, row) in enumerate(chosen[:room], 1):
             tokens -= gain
+            cautious += candidates[row].cautious[j - 1]
+            deepest = j if j > deepest else deepest
             seconds = times[count] + depth_s
-            if tokens > top * seconds:
-                lead = chosen, count, tokens, seconds
-                if is_free or is_covered(candidates, base, _plan(base, *lead), prices, credit_s):
-                    top, found = tokens / seconds, lead
+            if tokens <= top * seconds:
+                continue
+            lead = chosen, count, tokens, seconds
+            if not is_free:
+                extra_s = seconds + prices.doubt_s(deepest, base_drafts + count) - base.seconds
+                beyond_s = extra_s - step_s * cautious - credit_s
+                if extra_s > 0 and beyond_s > ROUNDING * seconds:  # the first that is_covered asks
+                    continue
+                if not is_covered(candidates, base, _plan(base, *lead), prices, credit_s):
+                    continue
+            top, found = tokens / seconds, lead
     return base if found is None else _plan(base, *found)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -123,6 +124,19 @@ def test_a_plan_that_the_credit_does_not_cover_is_not_taken():
     assert search.best((row,), costs, 0.1).lengths == (0,)
     assert search.best((row,), costs, 0.25).lengths == (1,)
     assert search.best((row,), costs, 0.45).lengths == (2,)
+
+
+@settings(max_examples=300, deadline=None)
+@given(scenes(), st.floats(-0.1, 0.4), st.floats(0, 1), st.floats(0, 0.2), st.booleans())
+def test_what_is_not_asked_would_not_have_been_covered(scene, credit, caution, doubt, commanded):
+    rows, costs = scene
+    rows = tuple(replace(r, cautious=tuple(caution * s for s in r.survival)) for r in rows)
+    if commanded:
+        rows = (replace(rows[0], command=len(rows[0].survival)), *rows[1:])
+    costs = replace(costs, draft_doubt=doubt, doubt=tuple(doubt * s for s in costs.forward))
+    found = search.best(rows, costs, credit)
+    with patch.object(search, "ROUNDING", search.UNLIMITED):  # all are asked
+        assert search.best(rows, costs, credit) == found
 
 
 def test_luck_is_borne_by_the_credit_or_by_many_rows():
