@@ -47,6 +47,7 @@ NOT_MIRRORED = {
     "model.load": "reads MLX arrays; the twin's own loader expands what is quantised",
     "model.linear": "stands for mlx.nn; its twin is reference.nn",
     "model.norm": "stands for mlx.nn; its twin is reference.nn",
+    "model.tail": "parts of target.DecoderLayer as compiled functions",
     "model.weights": "fills and quantises mlx.nn modules; the twin's take their tensors when made",
     "reference.load": "see model.load",
     "reference.nn": "stands for mlx.nn",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import mlx.core as mx
 
@@ -22,6 +22,8 @@ class _Inside(threading.local):
 
 
 _INSIDE = _Inside()
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def eval_s() -> float:
@@ -52,7 +54,7 @@ def on_gpu() -> bool:
     return mx.default_device().type == mx.DeviceType.gpu
 
 
-def compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """The function as one kernel, whatever the shapes. On CPU, MLX has g++ make it the first time,
     in the temporary folder, and where there is no g++ runs the function as it is."""
     return mx.compile(function, shapeless=True)
