@@ -37,7 +37,10 @@ def main() -> None:
     faulthandler.enable()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    control, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    numbers = [int(number) for number in sys.argv[1:]]
+    for number in numbers:
+        os.set_inheritable(number, False)  # a compiler that MLX runs would keep them open
+    control, listener = (socket.socket(fileno=number) for number in numbers)
     lines = control.makefile("rb")
     told = lines.readline()
     if not told:
