@@ -4,12 +4,13 @@ import os
 import signal
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from mtp_mlx.server.process import child as module
 from mtp_mlx.server.process.child import Child
-from mtp_mlx.server.process.launch import Launch
+from mtp_mlx.server.process.launch import Launch, Order, order_line
 
 
 class Left(BaseException):
@@ -57,3 +58,21 @@ def test_no_program_that_it_starts_gets_its_sockets(main):
     seen = []
     main(lambda *numbers: seen.extend(map(os.get_inheritable, numbers)))
     assert seen == [False, False]
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"ord', order_line(Order.STOP), None])
+def test_it_stops_with_its_parent_however_that_ends(sent):
+    """None: killed while it had not read what was sent to it, which resets the pipe."""
+    parent, control = socket.socketpair()
+    stops = []
+    with control, control.makefile("rb") as lines:
+        child = Child(Launch(loading={}), control, lines, control)
+        child._server = SimpleNamespace(stop=lambda: stops.append(1))
+        if sent is None:
+            control.sendall(b"ready")
+        else:
+            parent.sendall(sent)
+        parent.close()
+        with pytest.raises(Left) as left:
+            child._obey()
+    assert (left.value.args, stops) == ((0,), [1])

@@ -101,7 +101,10 @@ class Child:
     def _obey(self) -> None:
         """The thread that reads orders, from the first to the end of the pipe."""
         while True:
-            order = read_order(self._lines.readline())
+            try:
+                order = read_order(self._lines.readline())
+            except (OSError, ValueError):  # the parent was killed, and so the pipe reset
+                order = Order.STOP
             if self._server is None:  # it still loads: nobody waits for anything
                 os._exit(0)
             if order is Order.STOP:
