@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mtp_mlx.errors import EngineStopped
 from mtp_mlx.server.process import child as module
 from mtp_mlx.server.process.child import Child
 from mtp_mlx.server.process.launch import Launch, Order, order_line
@@ -58,6 +59,15 @@ def test_no_program_that_it_starts_gets_its_sockets(main):
     seen = []
     main(lambda *numbers: seen.extend(map(os.get_inheritable, numbers)))
     assert seen == [False, False]
+
+
+def test_an_engine_that_has_ended_ends_its_process_whatever_its_threads_do(main):
+    def work(*_):
+        raise EngineStopped("cosmic ray")
+
+    with pytest.raises(Left) as left:
+        main(work)
+    assert left.value.args == (EngineStopped.exit_code,)
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"ord', order_line(Order.STOP), None])

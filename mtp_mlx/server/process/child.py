@@ -4,6 +4,7 @@ It loads the model, serves it on the listening socket, and ends when the parent 
 longer there to say it. Signals but SIGKILL are the parent's to obey.
 """
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -50,8 +51,10 @@ def main() -> None:
     try:
         Child(launch, control, lines, listener).serve()
     except MtpError as error:
-        control.sendall(Failed.of(error).line())
-        sys.exit(error.exit_code)
+        with contextlib.suppress(OSError):  # the parent has gone
+            control.sendall(Failed.of(error).line())
+        sys.stdout.flush()
+        os._exit(error.exit_code)  # sys.exit waits for threads, which may be stuck
 
 
 class Child:
