@@ -156,6 +156,18 @@ def test_a_child_that_dies_is_replaced_and_newcomers_are_told(tmp_path):
         assert server.end() == 0
 
 
+def test_a_program_that_a_child_leaves_behind_holds_nothing_up(tmp_path):
+    """It keeps the child's pipe and output open."""
+    with serving(tmp_path, "hold=20 ready serve") as server:
+        server.ready()
+        first = server.ask(get("/")).body["pid"]
+        os.kill(first, signal.SIGABRT)
+        wait_until(lambda: server.log.count("serving") == 2, server.process, limit_s=10)
+        assert server.ask(get("/")).body["pid"] != first
+        server.process.terminate()
+        assert server.end(4) == 0
+
+
 def test_the_fourth_death_within_a_minute_ends_the_server(tmp_path):
     with serving(tmp_path, "say=a-last-word ready sleep=0.2 abort") as server:
         assert server.end() == 70
