@@ -168,6 +168,18 @@ def test_a_program_that_a_child_leaves_behind_holds_nothing_up(tmp_path):
         assert server.end(4) == 0
 
 
+def test_a_failed_engine_is_told_of_before_its_process_has_ended(tmp_path):
+    with serving(tmp_path, "ready sleep=0.2 broken stuck") as server:
+        server.ready()
+        [first] = server.children()
+        wait_until(lambda: server.status() == 503)
+        assert server.ask(get("/ready")).code == "engine_restarting"
+        assert server.children() == [first]
+        wait_until(lambda: server.log.count("serving") == 2, server.process, limit_s=10)
+        assert "cosmic ray" in server.log
+        assert not is_running(first)
+
+
 def test_the_fourth_death_within_a_minute_ends_the_server(tmp_path):
     with serving(tmp_path, "say=a-last-word ready sleep=0.2 abort") as server:
         assert server.end() == 70
