@@ -233,6 +233,15 @@ def test_a_signal_drains_and_meanwhile_newcomers_are_refused(tmp_path, number):
         assert not is_running(child)
 
 
+@pytest.mark.parametrize(("end", "told"), [("abort", "SIGABRT"), ("broken", "cosmic ray")])
+def test_a_child_that_dies_while_it_drains_is_told_of(tmp_path, end, told):
+    with serving(tmp_path, f"ready close {end}") as server:
+        server.ready()
+        server.process.terminate()
+        assert server.end() == 0
+        assert told in server.log
+
+
 def test_a_child_that_does_not_drain_is_ended(tmp_path):
     with serving(tmp_path, "ready stuck", "--drain", "0.3") as server:
         server.ready()

@@ -128,6 +128,8 @@ class Parent:
         failed = report if isinstance(report, Failed) else None
         if self._code is None:
             self._after_death(failed, status, was_serving)
+        elif failed is not None or status not in (0, -signal.SIGKILL):  # which is our own
+            _log_death(failed, status, "shutting_down")
 
     def _serving(self, ready: Ready) -> None:
         """The child answers from now on."""
