@@ -3,7 +3,8 @@
 Its words: `sleep=SECONDS` · `say=TEXT` · `fill=N` says N characters · `fail` does not load ·
 `abort` · `once=FILE` goes on in the first child alone, and aborts in later ones · `ready` serves ·
 `serve=SECONDS` waits for an order, and ends as long after one to drain · `close` waits for an
-order, and accepts no more · `stuck` does not end.
+order, and accepts no more · `hold=SECONDS` starts a program that has its sockets and output, and
+runs so long · `broken` accepts no more, and says why · `stuck` does not end.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import json
 import os
 import select
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mtp_mlx.errors import DoesNotFit
+from mtp_mlx.errors import DoesNotFit, EngineStopped
 from mtp_mlx.server.process.launch import Failed, Launch, Order, Ready, read_order
 
 
@@ -75,6 +77,14 @@ class Acting:
     def close(self, _: str) -> None:
         self.lines.readline()
         self.listener.close()
+
+    def hold(self, seconds: str) -> None:
+        given = self.control.fileno(), self.listener.fileno()
+        subprocess.Popen(["sleep", seconds], pass_fds=given)
+
+    def broken(self, _: str) -> None:
+        self.listener.close()
+        self.control.sendall(Failed.of(EngineStopped("cosmic ray")).line())
 
     def stuck(self, _: str) -> None:
         time.sleep(1000)

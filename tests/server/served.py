@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import BinaryIO
 
 import mtp_mlx
 from mtp_mlx.api import LLM
@@ -193,22 +194,27 @@ def finish(sockets: list[socket.socket]) -> list[int]:
 def read(sock: socket.socket, method: str = "GET") -> Answer:
     """One reply with a Content-Length, or all there is until the end."""
     with sock.makefile("rb") as file:
-        first = file.readline()
-        assert first.startswith(b"HTTP/1.1 "), first
-        headers = {}
-        while (line := file.readline().strip()) != b"":
-            name, _, value = line.partition(b":")
-            assert name.lower().decode() not in headers, line
-            headers[name.lower().decode()] = value.strip().decode("latin-1")
-        if method == "HEAD":
-            body = b""
-        elif "content-length" in headers:
-            body = file.read(int(headers["content-length"]))
-        elif headers.get("transfer-encoding") == "chunked":
-            body = b"".join(chunks(file))
-        else:
-            body = b""
-        return Answer(int(first.split()[1]), headers, body)
+        return read_from(file, method)
+
+
+def read_from(file: BinaryIO, method: str = "GET") -> Answer:
+    """The same where another reply may follow."""
+    first = file.readline()
+    assert first.startswith(b"HTTP/1.1 "), first
+    headers = {}
+    while (line := file.readline().strip()) != b"":
+        name, _, value = line.partition(b":")
+        assert name.lower().decode() not in headers, line
+        headers[name.lower().decode()] = value.strip().decode("latin-1")
+    if method == "HEAD":
+        body = b""
+    elif "content-length" in headers:
+        body = file.read(int(headers["content-length"]))
+    elif headers.get("transfer-encoding") == "chunked":
+        body = b"".join(chunks(file))
+    else:
+        body = b""
+    return Answer(int(first.split()[1]), headers, body)
 
 
 def chunks(file) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ D4, D5, D6."""
 import json
 import select
 import sys
+import threading
 import time
 from contextlib import suppress
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from mtp_mlx.server.process import child as module
 from mtp_mlx.server.process.child import Child
 from tests.server.running import post
 from tests.server.running import serving as started
-from tests.server.served import chat, read, send, serving, until
+from tests.server.served import PATIENCE_S, chat, read, send, serving, until
 from tests.server.shown import snapshot
 
 LIMIT_S = 2.0
@@ -83,11 +84,20 @@ def test_where_nothing_moves_for_a_minute_the_log_has_every_thread_once(capfd, c
     now = time.monotonic()
     well, stuck = snapshot(), snapshot(last_step_at=now - 61)
     ended = snapshot(stopped="cosmic ray")
-    assert watch([well, stuck, stuck, well, stuck, ended]) == 1
-    told = capfd.readouterr().err
-    # Of more than a hundred threads, as the process of all tests may have, a hundred are listed, so
-    # this one may be missing.
-    assert told.count("(most recent call first)") >= 2
+    go_on = threading.Event()
+
+    def stands_still() -> None:
+        assert go_on.wait(PATIENCE_S)
+
+    # The last one that began: of more than a hundred threads only the newest are listed.
+    thread = threading.Thread(target=stands_still)
+    thread.start()
+    try:
+        assert watch([well, stuck, stuck, well, stuck, ended]) == 1
+    finally:
+        go_on.set()
+        thread.join(PATIENCE_S)
+    assert capfd.readouterr().err.count(" in stands_still\n") == 2
     assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 2
 
 

@@ -156,6 +156,30 @@ def test_a_child_that_dies_is_replaced_and_newcomers_are_told(tmp_path):
         assert server.end() == 0
 
 
+def test_a_program_that_a_child_leaves_behind_holds_nothing_up(tmp_path):
+    """It keeps the child's pipe and output open."""
+    with serving(tmp_path, "hold=20 ready serve") as server:
+        server.ready()
+        first = server.ask(get("/")).body["pid"]
+        os.kill(first, signal.SIGABRT)
+        wait_until(lambda: server.log.count("serving") == 2, server.process, limit_s=10)
+        assert server.ask(get("/")).body["pid"] != first
+        server.process.terminate()
+        assert server.end(4) == 0
+
+
+def test_a_failed_engine_is_told_of_before_its_process_has_ended(tmp_path):
+    with serving(tmp_path, "ready sleep=0.2 broken stuck") as server:
+        server.ready()
+        [first] = server.children()
+        wait_until(lambda: server.status() == 503)
+        assert server.ask(get("/ready")).code == "engine_restarting"
+        assert server.children() == [first]
+        wait_until(lambda: server.log.count("serving") == 2, server.process, limit_s=10)
+        assert "cosmic ray" in server.log
+        assert not is_running(first)
+
+
 def test_the_fourth_death_within_a_minute_ends_the_server(tmp_path):
     with serving(tmp_path, "say=a-last-word ready sleep=0.2 abort") as server:
         assert server.end() == 70
@@ -207,6 +231,15 @@ def test_a_signal_drains_and_meanwhile_newcomers_are_refused(tmp_path, number):
         assert server.end() == 0
         assert 0.9 < time.monotonic() - sent < 2
         assert not is_running(child)
+
+
+@pytest.mark.parametrize(("end", "told"), [("abort", "SIGABRT"), ("broken", "cosmic ray")])
+def test_a_child_that_dies_while_it_drains_is_told_of(tmp_path, end, told):
+    with serving(tmp_path, f"ready close {end}") as server:
+        server.ready()
+        server.process.terminate()
+        assert server.end() == 0
+        assert told in server.log
 
 
 def test_a_child_that_does_not_drain_is_ended(tmp_path):

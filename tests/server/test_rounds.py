@@ -1,6 +1,7 @@
 """Rows C1, C2, C3, C8 counted in the engine's steps, of which each does a round of all rows: how
 soon who leaves is gone, and what a reader that stops costs the others. No clock decides."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.server.served import (
     Here,
     chat,
     endless,
+    read,
     reset,
     send,
     serving,
@@ -141,18 +143,31 @@ def test_who_leaves_is_gone_after_the_step_under_way(here, gate, phase, how, str
         reset(other)
 
 
-def test_who_leaves_after_the_last_token_has_cancelled_nothing(here):
-    """His reply is complete, and in the kernel's hands."""
-    before = here.desk.metrics.cancelled
-    for stream in (True, False):
-        for how in ("fin", "reset"):
-            sock = here.connect(receive_bytes=2048)
-            send(sock, chat(stream=stream, max_tokens=3))
-            until(lambda: here.desk.in_flight == 1)
-            until(here.is_idle)
-            hang_up(sock, how)
-            until(lambda: here.connections == 0)
-    assert here.is_idle() and here.desk.metrics.cancelled == before
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("how", ["fin", "reset"])
+def test_who_leaves_after_the_last_token_has_cancelled_nothing(here, monkeypatch, how, stream):
+    """He has read his reply to its end; its place is not free yet."""
+    go_on, settle = asyncio.Event(), Exchange.settle
+
+    async def settle_later(exchange):
+        async with asyncio.timeout(PATIENCE_S):
+            await go_on.wait()
+        await settle(exchange)
+
+    monkeypatch.setattr(Exchange, "settle", settle_later)
+    before = here.desk.metrics.ended, here.desk.metrics.cancelled
+    sock = here.connect()
+    send(sock, chat(stream=stream, max_tokens=3))
+    assert read(sock).status == 200
+    [left] = exchanges(here)
+    hang_up(sock, how)
+    until(lambda: here.connections == 0)
+    here.ask("GET", "/health")  # of the same event loop: whoever heard it has acted
+    assert here.desk.in_flight == 1
+    left._pumps[0].get_loop().call_soon_threadsafe(go_on.set)
+    until(here.is_idle)
+    assert here.desk.metrics.ended == before[0] + 1
+    assert here.desk.metrics.cancelled == before[1]
 
 
 def test_who_asks_again_after_each_timeout_has_one_copy_at_work(here, monkeypatch):

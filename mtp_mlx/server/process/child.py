@@ -4,6 +4,7 @@ It loads the model, serves it on the listening socket, and ends when the parent 
 longer there to say it. Signals but SIGKILL are the parent's to obey.
 """
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -37,7 +38,10 @@ def main() -> None:
     faulthandler.enable()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    control, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    numbers = [int(number) for number in sys.argv[1:]]
+    for number in numbers:
+        os.set_inheritable(number, False)  # a compiler that MLX runs would keep them open
+    control, listener = (socket.socket(fileno=number) for number in numbers)
     lines = control.makefile("rb")
     told = lines.readline()
     if not told:
@@ -47,8 +51,10 @@ def main() -> None:
     try:
         Child(launch, control, lines, listener).serve()
     except MtpError as error:
-        control.sendall(Failed.of(error).line())
-        sys.exit(error.exit_code)
+        with contextlib.suppress(OSError):  # the parent has gone
+            control.sendall(Failed.of(error).line())
+        sys.stdout.flush()
+        os._exit(error.exit_code)  # sys.exit waits for threads, which may be stuck
 
 
 class Child:
@@ -98,7 +104,10 @@ class Child:
     def _obey(self) -> None:
         """The thread that reads orders, from the first to the end of the pipe."""
         while True:
-            order = read_order(self._lines.readline())
+            try:
+                order = read_order(self._lines.readline())
+            except (OSError, ValueError):  # the parent was killed, and so the pipe reset
+                order = Order.STOP
             if self._server is None:  # it still loads: nobody waits for anything
                 os._exit(0)
             if order is Order.STOP:

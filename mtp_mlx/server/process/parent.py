@@ -119,12 +119,17 @@ class Parent:
             if self._code is None:
                 self._serving(report)
             report = await child.report()  # why it ends, if it can still say so
-        status = await child.end()
-        self._child = None
         was_serving, self._is_serving = self._is_serving, False
         if self._code is None:
             await self._waiting.open(State.RESTARTING if self._has_served else State.LOADING)
-            self._after_death(report, status, was_serving)
+        self._kill_after(END_S)  # it has nothing left to do
+        status = await child.end()
+        self._child = None
+        failed = report if isinstance(report, Failed) else None
+        if self._code is None:
+            self._after_death(failed, status, was_serving)
+        elif failed is not None or status not in (0, -signal.SIGKILL):  # which is our own
+            _log_death(failed, status, "shutting_down")
 
     def _serving(self, ready: Ready) -> None:
         """The child answers from now on."""
@@ -143,25 +148,19 @@ class Parent:
         self._has_served = True
         self._failed_loads = 0
 
-    def _after_death(self, report: Ready | Failed | None, status: int, was_serving: bool) -> None:
+    def _after_death(self, failed: Failed | None, status: int, was_serving: bool) -> None:
         """Go on to the next child, or give up."""
-        failed = report if isinstance(report, Failed) else None
         if not self._has_served:
             how = f"{how_it_ended(status)} while it loaded{_hint(status)}"
             self._give_up(failed or _engine_failed(f"the engine's process {how}"))
             return
-        how = how_it_ended(status) + _hint(status)
         now = time.monotonic()
         self._deaths.append(now)
         self._failed_loads += not was_serving
-        logger.error(
-            "the engine's process %s%s",
-            *("" if failed is None else f"failed: {failed.message}; it ", how),
-            extra={"fields": {"phase": "restarting", "status": status}},
-        )
+        _log_death(failed, status, "restarting")
         is_loop = len(self._deaths) > MAX_RESTARTS and now - self._deaths[0] < RESTART_WINDOW_S
         if is_loop or self._failed_loads >= MAX_RESTARTS:
-            reason = f"the engine's process {how}"
+            reason = f"the engine's process {how_it_ended(status)}{_hint(status)}"
             if failed is not None:
                 reason = failed.message
             self._give_up(
@@ -220,6 +219,15 @@ class Parent:
     def _kill_after(self, delay_s: float) -> None:
         if self._child is not None:
             asyncio.get_running_loop().call_later(delay_s, self._child.kill)
+
+
+def _log_death(failed: Failed | None, status: int, phase: str) -> None:
+    said = "" if failed is None else f"failed: {failed.message}; it "
+    logger.error(
+        "the engine's process %s%s%s",
+        *(said, how_it_ended(status), _hint(status)),
+        extra={"fields": {"phase": phase, "status": status}},
+    )
 
 
 def _hint(status: int) -> str:

@@ -28,8 +28,7 @@ from mtp_mlx.server.process.relay import Relay
 
 # -P: no module is taken from the folder that the user happens to be in.
 CHILD = (sys.executable, "-P", "-m", "mtp_mlx.server.process.child")
-CHUNK = 1 << 16
-OUTPUT_S = 1.0
+LAST_S = 1.0  # after its end, for what it has said last to be read
 PACKAGE_FOLDER = str(Path(__file__).resolve().parents[3])
 
 
@@ -38,15 +37,17 @@ class Spawned:
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
+        transport: asyncio.SubprocessTransport,
+        output: "_Output",
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        relay: Relay,
     ) -> None:
-        self._process = process
+        self._transport = transport
+        self._output = output
         self._reader = reader
         self._writer = writer
-        self._output = asyncio.ensure_future(_pass_on(process, relay))
+        loop = asyncio.get_running_loop()
+        output.exited.add_done_callback(lambda _: loop.call_later(LAST_S, self._let_go))
 
     @staticmethod
     async def start(
@@ -57,7 +58,8 @@ class Spawned:
         with theirs:
             numbers = (theirs.fileno(), listener.fileno())
             try:
-                process = await asyncio.create_subprocess_exec(
+                transport, output = await asyncio.get_running_loop().subprocess_exec(
+                    lambda: _Output(relay),
                     *command,
                     *map(str, numbers),
                     stdin=asyncio.subprocess.DEVNULL,
@@ -72,7 +74,7 @@ class Spawned:
                 raise MtpError(f"the engine's process cannot be started: {error}") from error
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
         writer.write(launch.line())
-        return Spawned(process, reader, writer, relay)
+        return Spawned(transport, output, reader, writer)
 
     async def report(self) -> Ready | Failed | None:
         """What it says once it has loaded, or has failed to; None: it ended and said nothing."""
@@ -89,15 +91,41 @@ class Spawned:
     def kill(self) -> None:
         """End it at once. Nothing for one that has ended."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            self._transport.kill()
 
     async def end(self) -> int:
         """Its exit status, once it has ended and all its output is passed on."""
-        status = await self._process.wait()
-        with contextlib.suppress(TimeoutError):  # something of its own lives on, and holds the pipe
-            await asyncio.wait_for(self._output, OUTPUT_S)
-        self._writer.close()
+        await self._output.ended
+        self._let_go()
+        status = self._transport.get_returncode()
+        assert status is not None
         return status
+
+    def _let_go(self) -> None:
+        """Wait for no more of it. What it has started itself may live on, and hold its pipes: their
+        end is not its end."""
+        self._writer.close()
+        self._transport.close()
+
+
+class _Output(asyncio.SubprocessProtocol):
+    """What a process writes, passed on. `exited`: itself; `ended`: its output too."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._relay.pass_on(data)
+
+    def process_exited(self) -> None:
+        self.exited.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._relay.end_output()
+        self.ended.set_result(None)
 
 
 def how_it_ended(status: int) -> str:
@@ -108,13 +136,6 @@ def how_it_ended(status: int) -> str:
         return f"was ended by {signal.Signals(-status).name}"
     except ValueError:
         return f"was ended by signal {-status}"
-
-
-async def _pass_on(process: asyncio.subprocess.Process, relay: Relay) -> None:
-    assert process.stdout is not None
-    while data := await process.stdout.read(CHUNK):
-        relay.pass_on(data)
-    relay.end_output()
 
 
 def _environment() -> dict[str, str]:

@@ -41,18 +41,20 @@ class Waiting:
         self._listener = listener
         self._limits = limits
         self._server: asyncio.Server | None = None
+        self._opening = asyncio.Lock()  # a signal may open it while it is opened
         self._connections: set[_Connection] = set()
         self.state = State.LOADING
 
     async def open(self, state: State) -> None:
         """Answer from now on, with this reason."""
         self.state = state
-        if self._server is None:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: _Connection(self._connections, self._answer, self._limits),
-                sock=self._listener.dup(),  # it is closed with the server
-                backlog=self._limits.connections * 2,
-            )
+        async with self._opening:
+            if self._server is None:
+                self._server = await asyncio.get_running_loop().create_server(
+                    lambda: _Connection(self._connections, self._answer, self._limits),
+                    sock=self._listener.dup(),  # it is closed with the server
+                    backlog=self._limits.connections * 2,
+                )
 
     def close(self) -> None:
         """Accept no more: somebody else does. Connections that are open get their answer."""
