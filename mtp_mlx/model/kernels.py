@@ -43,7 +43,7 @@ def check_kernels() -> str | None:
 @cache
 def _fault() -> str | None:
     try:
-        folder = _own_folder()
+        folder = own_folder()
         # Not while another process writes the same kernel.
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -72,7 +72,7 @@ def _try_compiler(folder: Path) -> None:
         raise RuntimeError(f"g++ fails: {ran.stderr.decode(errors='replace')}")
 
 
-def _own_folder() -> Path:
+def own_folder() -> Path:
     """MLX's folder of kernels, which nobody else writes to from now on. Raises OSError where it, or
     one above it, is another user's."""
     temporary = Path(next(filter(None, map(os.environ.get, TEMPORARY)), "/tmp"))

@@ -115,7 +115,7 @@ def test_the_folder_is_found_as_the_library_finds_it(tmp_path, monkeypatch):
     for name in ("TEMPDIR", "TEMP", "TMP", "TMPDIR"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))
-        assert kernels._own_folder() == tmp_path / name / LEVELS[2]
+        assert kernels.own_folder() == tmp_path / name / LEVELS[2]
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -123,10 +123,10 @@ def test_the_folder_is_found_as_the_library_finds_it(tmp_path, monkeypatch):
 def test_a_folder_that_others_wrote_to_is_closed_and_emptied(temporary, level, mode):
     kernel = temporary / LEVELS[2] / "libkernel.so"
     kernel.touch()
-    kernels._own_folder()
+    kernels.own_folder()
     assert kernel.exists()
     (temporary / level).chmod(mode)
-    kernels._own_folder()
+    kernels.own_folder()
     assert not kernel.exists()
     assert stat.S_IMODE((temporary / level).stat().st_mode) == 0o755
 
@@ -143,7 +143,7 @@ def test_a_folder_of_another_is_refused(temporary, monkeypatch, level):
 
     monkeypatch.setattr(kernels.Path, "lstat", of_another)
     with pytest.raises(PermissionError, match="is another user's"):
-        kernels._own_folder()
+        kernels.own_folder()
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -151,17 +151,17 @@ def test_a_link_is_no_folder(temporary, level):
     (temporary / level).rename(temporary / "elsewhere")
     (temporary / level).symlink_to(temporary / "elsewhere")
     with pytest.raises(PermissionError, match="or no folder"):
-        kernels._own_folder()
+        kernels.own_folder()
 
 
 @pytest.mark.parametrize(("mode", "is_fine"), [(0o777, False), (0o770, False), (0o1777, True)])
 def test_others_must_not_rename_what_the_temporary_folder_holds(temporary, mode, is_fine):
     temporary.chmod(mode)
     if is_fine:
-        kernels._own_folder()
+        kernels.own_folder()
         return
     with pytest.raises(PermissionError, match="others may rename"):
-        kernels._own_folder()
+        kernels.own_folder()
 
 
 def test_the_temporary_folder_must_be_ours_or_the_systems(temporary, monkeypatch):
@@ -169,4 +169,4 @@ def test_the_temporary_folder_must_be_ours_or_the_systems(temporary, monkeypatch
         os.chown(temporary, 1234, -1)
     monkeypatch.setattr(os, "geteuid", lambda: 4321)
     with pytest.raises(PermissionError, match="is another user's"):
-        kernels._own_folder()
+        kernels.own_folder()
