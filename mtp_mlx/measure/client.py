@@ -153,8 +153,10 @@ class Server:
         seconds = time.perf_counter() - started
         if usage is None:
             raise self._fault("its streams tell no usage, though stream_options asked for it")
-        counts = usage["prompt_tokens"], usage["completion_tokens"]
-        return Served(text, *counts, first or seconds, seconds)
+        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if not (isinstance(read, int) and isinstance(written, int) and written > 0):
+            raise self._fault(f"it reports no tokens: {shown(usage)}")
+        return Served(text, read, written, first or seconds, seconds)
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:

@@ -92,6 +92,11 @@ def test_a_model_that_cannot_be_chosen_is_asked_for(models, words):
     [
         ({"status": 503}, "503 "),
         ({"has_usage": False}, "no usage"),
+        ({"words": ()}, "reports no tokens"),
+        ({"usage": {"prompt_tokens": None, "completion_tokens": 3}}, "reports no tokens"),
+        ({"usage": {"prompt_tokens": 7, "completion_tokens": None}}, "reports no tokens"),
+        ({"usage": {"prompt_tokens": 7, "completion_tokens": "3"}}, "reports no tokens"),
+        ({"usage": {"completion_tokens": 3}}, "reports no tokens"),
         ({"raw": b"data: {]\n\n"}, "cannot be read"),
         ({"raw": b'data: {"choices": [{}]}\n\n'}, "cannot be read"),
         ({"raw": b'data: {"choices": {"a": 1}}\n\n'}, "cannot be read"),
