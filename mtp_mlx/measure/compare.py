@@ -61,6 +61,7 @@ def compare(
         model=title(llm.pair.target),
         draft_model=None if drafter is None else title(drafter),
         dtype=llm._worker.call(lambda runtime, _: on_mlx(runtime).dtype),
+        note=llm.note,
         where=where(),
         settings=settings,
         server=None if server is None else server.url,

@@ -156,11 +156,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured. `costs`: a verify by its tokens N, empty without a drafter."""
+    """All that was measured. `note`: see LLM.note; `costs`: a verify by its tokens N, empty without
+    a drafter."""
 
     model: str
     draft_model: str | None
     dtype: str
+    note: str | None
     where: Where
     settings: Settings
     server: str | None
@@ -176,6 +178,7 @@ class Report:
             "model": self.model,
             "draft_model": self.draft_model,
             "dtype": self.dtype,
+            "note": self.note,
             "machine": asdict(self.where),
             "settings": asdict(self.settings),
             "server": self.server,

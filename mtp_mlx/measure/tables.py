@@ -33,7 +33,8 @@ def table(
 def describe(report: Report, *, is_markdown: bool = False) -> str:
     """All tables under what they belong to."""
     drafter = report.draft_model or "no drafter"
-    parts = [f"{report.model}, {drafter}, {report.dtype}\n{report.where}"]
+    note = "" if report.note is None else f"\nnote: {report.note}"
+    parts = [f"{report.model}, {drafter}, {report.dtype}\n{report.where}{note}"]
     parts += [reading_table(report, is_markdown), decode_table(report, is_markdown)]
     if report.costs:
         parts.append(cost_table(report, is_markdown))

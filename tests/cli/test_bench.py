@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import mtp_mlx
+from mtp_mlx.engine import runtime
 from mtp_mlx.measure import chats, compare, plot, report
 from mtp_mlx.measure.client import Server
 from mtp_mlx.measure.compare import compare as measured
@@ -21,6 +22,12 @@ def short(monkeypatch):
     """No more than what is always measured of a verify."""
     monkeypatch.setattr(report, "THOROUGH", replace(report.THOROUGH, cost_s=0.0))
     monkeypatch.setattr(compare, "WARM_TOKENS", 2)
+
+
+def test_a_fault_of_the_kernels_is_in_the_report(cli, monkeypatch):
+    monkeypatch.setattr(runtime, "check_kernels", lambda: "no kernels")
+    answer = cli("bench", "tiny", *SMALL, "--batch-sizes", "1", "--depths", "0", "--json")
+    assert (answer.code, answer.body["note"]) == (0, "no kernels")
 
 
 def test_json_has_plain_and_drafts_distinct_and_identical(cli):

@@ -55,6 +55,7 @@ def report(*, has_server: bool = False, costs: int = 7) -> Report:
         model="target",
         draft_model="drafter",
         dtype="float32",
+        note=None,
         where=WHERE,
         settings=Settings((1, 4), (3, "auto"), 3, 128, 512, 1.0),
         server="http://127.0.0.1:1" if has_server else None,

@@ -1,6 +1,7 @@
 """What a report says of its samples: figures, JSON, tables."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_ratios_are_told_only_beyond_the_noise():
 def test_json_has_all_that_was_measured():
     body = json.loads(json.dumps(report(has_server=True).to_json()))
     assert set(body) == {
-        *("bench", "model", "draft_model", "dtype", "machine", "settings", "server"),
+        *("bench", "model", "draft_model", "dtype", "note", "machine", "settings", "server"),
         *("prefill", "decode", "verify"),
     }
     assert body["machine"]["mlx"] == "0.32.4" and body["machine"]["commit"] is None
@@ -65,6 +66,14 @@ def test_json_has_all_that_was_measured():
     assert (three["peak_memory_bytes"], three["replies"]) == (3 * MIB, 6)
     assert body["verify"][0] == {"tokens": 1, "seconds": 1e-3, "spread": 0.01, "of_one": 1.0}
     assert body["prefill"][0]["prompt_tokens"] == 512
+
+
+def test_what_the_model_notes_is_told_with_the_figures():
+    found = report()
+    assert found.to_json()["note"] is None and "note" not in describe(found)
+    noted = replace(found, note="no kernels")
+    assert noted.to_json()["note"] == "no kernels"
+    assert "note: no kernels" in describe(noted).split("\n\n")[0].splitlines()
 
 
 @pytest.mark.parametrize("is_markdown", [False, True])
