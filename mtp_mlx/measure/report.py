@@ -156,8 +156,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured. `note`: see LLM.note; `costs`: a verify by its tokens N, empty without
-    a drafter."""
+    """All that was measured. `note`: see LLM.note; `costs`: a verify by its tokens N, without the
+    host's wait of `cost_host_s`; empty and 0 without a drafter."""
 
     model: str
     draft_model: str | None
@@ -169,6 +169,7 @@ class Report:
     readings: tuple[Reading, ...]
     lines: tuple[Line, ...]
     costs: tuple[Point, ...]
+    cost_host_s: float
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; times in seconds."""
@@ -185,6 +186,7 @@ class Report:
             "prefill": [reading.to_json() for reading in self.readings],
             "decode": [line.to_json() for line in self.lines],
             "verify": [asdict(p) | {"of_one": p.seconds / first_s} for p in self.costs],
+            "verify_host_s": self.cost_host_s,
         }
 
 

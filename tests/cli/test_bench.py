@@ -53,6 +53,7 @@ def test_json_has_plain_and_drafts_distinct_and_identical(cli):
     assert [x["prompt_tokens"] for x in body["prefill"]] == [20, 20]
     tokens = [point["tokens"] for point in body["verify"]]
     assert tokens[0] == 1 and body["verify"][0]["of_one"] == 1.0 and tokens == sorted(tokens)
+    assert body["verify_host_s"] >= 0
     assert body["machine"]["mtp_mlx"] == mtp_mlx.__version__
     assert body["settings"]["depths"] == [2]
 

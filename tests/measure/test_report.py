@@ -47,7 +47,7 @@ def test_json_has_all_that_was_measured():
     body = json.loads(json.dumps(report(has_server=True).to_json()))
     assert set(body) == {
         *("bench", "model", "draft_model", "dtype", "note", "machine", "settings", "server"),
-        *("prefill", "decode", "verify"),
+        *("prefill", "decode", "verify", "verify_host_s"),
     }
     assert body["machine"]["mlx"] == "0.32.4" and body["machine"]["commit"] is None
     assert body["settings"]["repeats"] == 3
@@ -65,6 +65,7 @@ def test_json_has_all_that_was_measured():
     assert three["rounds"]["host_share"] == 0.25
     assert (three["peak_memory_bytes"], three["replies"]) == (3 * MIB, 6)
     assert body["verify"][0] == {"tokens": 1, "seconds": 1e-3, "spread": 0.01, "of_one": 1.0}
+    assert body["verify_host_s"] == 5e-4
     assert body["prefill"][0]["prompt_tokens"] == 512
 
 
@@ -85,6 +86,7 @@ def test_tables_name_what_they_belong_to(is_markdown):
         "MLX 0.32.4",
         "mtp-mlx 0.1.0",
         "distinct, at last: drafts 5",
+        "verify: without the host's wait of 0.500 ms, which is in the spread",
     ):
         assert words in text
     rows = [row.strip("| ").split() for row in text.splitlines()]
