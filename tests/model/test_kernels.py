@@ -92,8 +92,11 @@ def test_without_a_compiler_it_is_said(tmp_path):
     assert "No such file" in note and "g++" in note
 
 
-def test_a_fault_of_the_kernels_is_in_the_models_note(monkeypatch):
+def test_a_fault_of_the_kernels_is_in_the_models_note_besides_that_of_its_drafter(monkeypatch):
     target, drafter = folders()
+    monkeypatch.setattr(runtime, "check_kernels", lambda: "no kernels")
+    with mtp_mlx.load(target) as llm:
+        assert "no drafter beside" in llm.note and llm.note.endswith("; no kernels")
     for fault in (None, "no kernels"):
         monkeypatch.setattr(runtime, "check_kernels", lambda fault=fault: fault)
         with mtp_mlx.load(target, draft_model=drafter) as llm:
