@@ -150,10 +150,9 @@ class LLM:
     @property
     def note(self) -> str | None:
         """What a user should know, in one line: why there is no drafter where one was looked for,
-        or why its calibration is not kept."""
-        if self.pair.note is not None:
-            return self.pair.note
-        return self._worker.call(lambda runtime, _: runtime.note)
+        why kernels cannot be made, or why its calibration is not kept."""
+        found = self.pair.note, self._worker.call(lambda runtime, _: runtime.note)
+        return "; ".join(note for note in found if note is not None) or None
 
     @property
     def has_chat_template(self) -> bool:

@@ -8,7 +8,8 @@ from mtp_mlx.engine.policy import Calibration
 
 @dataclass(frozen=True)
 class Point:
-    """A forward of `tokens` tokens: median seconds of a pipelined one, and its relative spread."""
+    """A forward of `tokens` tokens: median seconds of a pipelined one, without the host's wait, and
+    the relative spread of what was timed, wait and all."""
 
     tokens: int
     seconds: float

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from collections import Counter
 
-from tests import warm
-
 # MLX's CPU backend hands each small operation to a second thread, which woke at once and took the
 # core from the one that builds the graph: 80,000 switches a second. Batch work does not take a core
 # from other work: two workers on two cores need a quarter less time. Children inherit it.
@@ -35,11 +33,7 @@ os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no-cache")
 def pytest_configure(config):
     """Kernels are made before workers start, which are several."""
     is_worker = hasattr(config, "workerinput")
-    if (
-        not is_worker
-        and getattr(config.option, "numprocesses", None)
-        and not warm.marker().exists()
-    ):
+    if not is_worker and getattr(config.option, "numprocesses", None):
         subprocess.run([sys.executable, "-m", "tests.warm"], check=True)
 
 

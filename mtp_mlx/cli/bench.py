@@ -5,6 +5,7 @@ ratio that the scatter could explain is not printed.
 """
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,11 @@ def _png(context: click.Context, param: click.Parameter, value: str | None) -> P
     path = Path(value)
     if path.suffix.lower() != PNG:
         raise click.BadParameter(f"{value!r} must end in {PNG}", context, param)
-    if not path.absolute().parent.is_dir() or path.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir() or path.is_dir():
         raise click.BadParameter(f"{value!r} cannot be written: no such folder", context, param)
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise click.BadParameter(f"{value!r} cannot be written: no permission", context, param)
     return path
 
 
@@ -166,9 +170,9 @@ def command(as_json: bool, is_markdown: bool, plot: Path | None, **given: Any) -
             report = compare(llm, asked, settings, server, show_progress)
         finally:
             show_progress("")
-    if plot is not None:
-        draw(report, plot)
     print(json.dumps(report.to_json()) if as_json else describe(report, is_markdown=is_markdown))
+    if plot is not None:  # after the figures, which took long: it may fail
+        draw(report, plot)
 
 
 def _settings(given: dict[str, Any]) -> "Settings":

@@ -20,7 +20,8 @@ from mtp_mlx.fit import Plan, make_plan
 from mtp_mlx.loading import Loading
 from mtp_mlx.machine import budget_of, limit_bytes
 from mtp_mlx.measured import Measured, PositionScore
-from mtp_mlx.model.backend import check_kernels, device_name, on_gpu
+from mtp_mlx.model.backend import device_name, on_gpu
+from mtp_mlx.model.kernels import check_kernels
 from mtp_mlx.model.load import compute_dtype, load_drafter, load_target
 from mtp_mlx.verdict import Rounding, Text
 

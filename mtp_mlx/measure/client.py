@@ -17,6 +17,7 @@ from mtp_mlx.measure.sample import Sample
 TIMEOUT_S = 300.0
 FAULT_BYTES = 300  # of an error reply that are shown
 SHOWN_NAMES = 5
+SPOKEN = ("content", "reasoning_content", "reasoning", "tool_calls")  # by one server or another
 SCHEMES = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 
 Messages = Sequence[Mapping[str, Any]]
@@ -24,7 +25,8 @@ Messages = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Served:
-    """A reply as a client saw it: seconds to its first text, and to its end."""
+    """A reply as a client saw it: seconds to its first token, be it text, thought or call, and to
+    its end."""
 
     text: str
     prompt_tokens: int
@@ -34,7 +36,7 @@ class Served:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Of the tokens after the first text; None where it all came at once."""
+        """Of the tokens after the first; None where all came at once."""
         if self.tokens < 2 or self.seconds <= self.first_s:
             return None
         return (self.tokens - 1) / (self.seconds - self.first_s)
@@ -143,16 +145,18 @@ class Server:
         with self._sent(connection, "POST", "/chat/completions", body) as response:
             for event in _events(response):
                 for choice in event["choices"]:
-                    piece = choice["delta"].get("content") or ""
-                    if piece and not text:
+                    delta = choice["delta"]
+                    if not first and any(delta.get(name) for name in SPOKEN):
                         first = time.perf_counter() - started
-                    text += piece
+                    text += delta.get("content") or ""
                 usage = event.get("usage") or usage
         seconds = time.perf_counter() - started
         if usage is None:
             raise self._fault("its streams tell no usage, though stream_options asked for it")
-        counts = usage["prompt_tokens"], usage["completion_tokens"]
-        return Served(text, *counts, first or seconds, seconds)
+        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if not (isinstance(read, int) and isinstance(written, int) and written > 0):
+            raise self._fault(f"it reports no tokens: {shown(usage)}")
+        return Served(text, read, written, first or seconds, seconds)
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from mtp_mlx.measure.ours import Ours, on_mlx
 from mtp_mlx.measure.report import PLAIN, SERVER, Drafts, Line, Reading, Report, Settings
 from mtp_mlx.measure.sample import Sample
 from mtp_mlx.measure.where import where
-from mtp_mlx.measured import Point
+from mtp_mlx.measured import Measured
 from mtp_mlx.proof import as_prompts
 
 WARM_TOKENS = 8
@@ -57,16 +57,19 @@ def compare(
     ]
     lines = [line for case in enumerate(cases) for line in run.lines(*case)]
     drafter = llm.pair.drafter
+    costs = run.costs() if llm.has_drafter else None
     return Report(
         model=title(llm.pair.target),
         draft_model=None if drafter is None else title(drafter),
         dtype=llm._worker.call(lambda runtime, _: on_mlx(runtime).dtype),
+        note=llm.note,
         where=where(),
         settings=settings,
         server=None if server is None else server.url,
         readings=tuple(readings),
         lines=tuple(lines),
-        costs=run.costs() if llm.has_drafter else (),
+        costs=() if costs is None else costs.points,
+        cost_host_s=0.0 if costs is None else costs.calibration.host_s,
     )
 
 
@@ -144,12 +147,12 @@ class _Run:
         prompts: list[Prompt] = as_prompts(self.llm, texts)
         return self.ours.write(prompts, drafts, max_tokens)
 
-    def costs(self) -> tuple[Point, ...]:
+    def costs(self) -> Measured:
         """A verify by its tokens, as `mtp-mlx tune` times it."""
 
-        def work(runtime: Runtime) -> tuple[Point, ...]:
+        def work(runtime: Runtime) -> Measured:
             seconds = self.settings.cost_s
-            return on_mlx(runtime).measure_costs(seconds, COST_REPEATS, self.progress).points
+            return on_mlx(runtime).measure_costs(seconds, COST_REPEATS, self.progress)
 
         return self.llm._worker.call(lambda runtime, _: work(runtime))
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from mtp_mlx.errors import Unsupported
 from mtp_mlx.measure.report import PLAIN, SERVER, Drafts, Line, Report
-from mtp_mlx.measure.tables import MS, spell
+from mtp_mlx.measure.tables import MS, spell, without_host
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +120,8 @@ def _costs(axes: "Axes", report: Report) -> None:
         return
     tokens = [point.tokens for point in report.costs]
     cost_ms = [point.seconds * MS for point in report.costs]
-    spread_ms = [point.seconds * MS * point.spread for point in report.costs]
+    host_s = report.cost_host_s  # it is in the spread
+    spread_ms = [(point.seconds + host_s) * MS * point.spread for point in report.costs]
     axes.errorbar(
         tokens,
         cost_ms,
@@ -134,7 +135,9 @@ def _costs(axes: "Axes", report: Report) -> None:
     axes.plot(tokens, single, color=COLOURS[7], linestyle=":", label="N single steps")
     axes.set_xscale("log", base=2)
     _ticks(axes, [count for count in tokens if count & (count - 1) == 0])
-    _finish(axes, "Cost of a verify", "tokens verified, N (all rows)", "ms")
+    _finish(
+        axes, "Cost of a verify", "tokens verified, N (all rows)", f"ms, {without_host(report)}"
+    )
     axes.set_ylim(0, max(cost_ms) * HEADROOM)
 
 

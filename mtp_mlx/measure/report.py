@@ -156,17 +156,20 @@ class Reading:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured. `costs`: a verify by its tokens N, empty without a drafter."""
+    """All that was measured. `note`: see LLM.note; `costs`: a verify by its tokens N, without the
+    host's wait of `cost_host_s`; empty and 0 without a drafter."""
 
     model: str
     draft_model: str | None
     dtype: str
+    note: str | None
     where: Where
     settings: Settings
     server: str | None
     readings: tuple[Reading, ...]
     lines: tuple[Line, ...]
     costs: tuple[Point, ...]
+    cost_host_s: float
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; times in seconds."""
@@ -176,12 +179,14 @@ class Report:
             "model": self.model,
             "draft_model": self.draft_model,
             "dtype": self.dtype,
+            "note": self.note,
             "machine": asdict(self.where),
             "settings": asdict(self.settings),
             "server": self.server,
             "prefill": [reading.to_json() for reading in self.readings],
             "decode": [line.to_json() for line in self.lines],
             "verify": [asdict(p) | {"of_one": p.seconds / first_s} for p in self.costs],
+            "verify_host_s": self.cost_host_s,
         }
 
 

@@ -33,10 +33,12 @@ def table(
 def describe(report: Report, *, is_markdown: bool = False) -> str:
     """All tables under what they belong to."""
     drafter = report.draft_model or "no drafter"
-    parts = [f"{report.model}, {drafter}, {report.dtype}\n{report.where}"]
+    note = "" if report.note is None else f"\nnote: {report.note}"
+    parts = [f"{report.model}, {drafter}, {report.dtype}\n{report.where}{note}"]
     parts += [reading_table(report, is_markdown), decode_table(report, is_markdown)]
     if report.costs:
         parts.append(cost_table(report, is_markdown))
+        parts.append(f"verify: {without_host(report)}, which is in the spread")
     decided = [_decision(line) for line in report.lines if line.decision is not None]
     if decided:
         parts.append("\n".join(decided))
@@ -118,6 +120,11 @@ def cost_table(report: Report, is_markdown: bool) -> str:
         for point in report.costs
     ]
     return table(("verify N", "ms", "spread", "of N = 1"), rows, is_markdown=is_markdown)
+
+
+def without_host(report: Report) -> str:
+    """What the figures of a verify leave out."""
+    return f"without the host's wait of {report.cost_host_s * MS:.3f} ms"
 
 
 def spell(drafts: Drafts) -> str:

@@ -1,12 +1,14 @@
 """`mtp-mlx bench`: both built-in pairs measured, another server beside, and what is refused."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
 
 import mtp_mlx
-from mtp_mlx.measure import chats, compare, report
+from mtp_mlx.engine import runtime
+from mtp_mlx.measure import chats, compare, plot, report
 from mtp_mlx.measure.client import Server
 from mtp_mlx.measure.compare import compare as measured
 from tests.api_pairs import loaded
@@ -20,6 +22,12 @@ def short(monkeypatch):
     """No more than what is always measured of a verify."""
     monkeypatch.setattr(report, "THOROUGH", replace(report.THOROUGH, cost_s=0.0))
     monkeypatch.setattr(compare, "WARM_TOKENS", 2)
+
+
+def test_a_fault_of_the_kernels_is_in_the_report(cli, monkeypatch):
+    monkeypatch.setattr(runtime, "check_kernels", lambda: "no kernels")
+    answer = cli("bench", "tiny", *SMALL, "--batch-sizes", "1", "--depths", "0", "--json")
+    assert (answer.code, answer.body["note"]) == (0, "no kernels")
 
 
 def test_json_has_plain_and_drafts_distinct_and_identical(cli):
@@ -45,6 +53,7 @@ def test_json_has_plain_and_drafts_distinct_and_identical(cli):
     assert [x["prompt_tokens"] for x in body["prefill"]] == [20, 20]
     tokens = [point["tokens"] for point in body["verify"]]
     assert tokens[0] == 1 and body["verify"][0]["of_one"] == 1.0 and tokens == sorted(tokens)
+    assert body["verify_host_s"] >= 0
     assert body["machine"]["mtp_mlx"] == mtp_mlx.__version__
     assert body["settings"]["depths"] == [2]
 
@@ -57,6 +66,30 @@ def test_tables_and_a_picture(cli, tmp_path):
     assert "| distinct | plain" in answer.out and "| verify N |" in answer.out
     assert "MLX" in answer.out and "within noise" in answer.out
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be_written_costs_no_figures(cli, tmp_path, monkeypatch):
+    def full(report, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(plot, "draw", full)
+    options = ("--batch-sizes", "1", "--depths", "0", "--plot", tmp_path / "bench.png")
+    answer = cli("bench", "tiny", *SMALL, *options)
+    assert answer.code == 1 and "No space left" in answer.err
+    assert "distinct  plain" in answer.out
+
+
+@pytest.mark.parametrize("has_file", [False, True])
+def test_a_picture_is_asked_for_where_it_may_be_written(cli, tmp_path, monkeypatch, has_file):
+    path = tmp_path / "bench.png"
+    if has_file:
+        path.touch()
+    closed = path if has_file else tmp_path
+    monkeypatch.setattr(os, "access", lambda asked, mode: (asked, mode) != (closed, os.W_OK))
+    monkeypatch.setattr(mtp_mlx.api, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    answer = cli("bench", "--plot", path)
+    assert answer.code == 2 and answer.err.count("\n") == 1
+    assert f"'{path}' cannot be written" in answer.err
 
 
 def test_another_server_is_asked_the_same_chats(cli):

@@ -55,10 +55,12 @@ def report(*, has_server: bool = False, costs: int = 7) -> Report:
         model="target",
         draft_model="drafter",
         dtype="float32",
+        note=None,
         where=WHERE,
         settings=Settings((1, 4), (3, "auto"), 3, 128, 512, 1.0),
         server="http://127.0.0.1:1" if has_server else None,
         readings=(Reading(1, 512, samples(1.0)),),
         lines=tuple(lines),
         costs=tuple(Point(1 << power, 1e-3 * (1 + power), 0.01) for power in range(costs)),
+        cost_host_s=5e-4 if costs else 0.0,
     )

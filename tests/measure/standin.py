@@ -11,25 +11,29 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Standin:
-    """`asked`: the bodies that came. Replies are `words`, one an event, with `status`; `models` are
-    listed; `raw` takes the place of a reply."""
+    """`asked`: the bodies that came. Replies are `before`, which are deltas, and `words`, one an
+    event, with `status`; `models` are listed; `raw` takes the place of a reply, `usage` that of
+    its counts."""
 
     url: str = ""
     words: tuple[str, ...] = ("a ", "stand-in ", "speaks")
+    before: tuple[dict, ...] = ()
     models: object = field(default_factory=lambda: {"data": [{"id": "stand-in"}]})
     status: int = 200
     has_usage: bool = True
+    usage: object = None
     pause_s: float = 0.0
     raw: bytes | None = None
     asked: list[dict] = field(default_factory=list)
 
     def events(self) -> Iterator[bytes]:
         """Of one reply."""
-        for word in self.words:
+        for delta in (*self.before, *({"content": word} for word in self.words)):
             time.sleep(self.pause_s)
-            yield json.dumps({"choices": [{"delta": {"content": word}}]}).encode()
+            yield json.dumps({"choices": [{"delta": delta}]}).encode()
         if self.has_usage:
-            usage = {"prompt_tokens": 7, "completion_tokens": len(self.words)}
+            count = len(self.before) + len(self.words)
+            usage = self.usage or {"prompt_tokens": 7, "completion_tokens": count}
             yield json.dumps({"choices": [], "usage": usage}).encode()
         yield b"[DONE]"
 

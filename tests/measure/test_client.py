@@ -48,6 +48,22 @@ def test_a_reply_without_text_was_not_there_at_once():
     assert reply.text == "" and reply.first_s == reply.seconds >= 0.05
 
 
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning_content": "well"},
+        {"reasoning": "well", "content": None},
+        {"tool_calls": [{"index": 0, "function": {"name": "look"}}]},
+    ],
+)
+def test_what_counts_as_tokens_begins_a_reply_and_is_no_text(delta):
+    role = {"role": "assistant", "content": "", "tool_calls": []}  # says nothing yet
+    with running(before=(role, delta), words=("a",), pause_s=0.05) as standin:
+        reply = Server(standin.url).ask(CHATS[0], 9)
+    assert reply.text == "a"
+    assert 0.1 <= reply.first_s < reply.seconds - 0.04
+
+
 def test_clients_ask_one_chat_after_another_and_replies_keep_their_order():
     with running() as standin:
         server = Server(standin.url, extra={"top_k": 1})
@@ -76,6 +92,11 @@ def test_a_model_that_cannot_be_chosen_is_asked_for(models, words):
     [
         ({"status": 503}, "503 "),
         ({"has_usage": False}, "no usage"),
+        ({"words": ()}, "reports no tokens"),
+        ({"usage": {"prompt_tokens": None, "completion_tokens": 3}}, "reports no tokens"),
+        ({"usage": {"prompt_tokens": 7, "completion_tokens": None}}, "reports no tokens"),
+        ({"usage": {"prompt_tokens": 7, "completion_tokens": "3"}}, "reports no tokens"),
+        ({"usage": {"completion_tokens": 3}}, "reports no tokens"),
         ({"raw": b"data: {]\n\n"}, "cannot be read"),
         ({"raw": b'data: {"choices": [{}]}\n\n'}, "cannot be read"),
         ({"raw": b'data: {"choices": {"a": 1}}\n\n'}, "cannot be read"),

@@ -36,6 +36,10 @@ def test_every_line_has_its_curve():
     [line, single] = cost.get_lines()[0], cost.get_lines()[-1]
     assert list(line.get_xdata()) == [1, 2, 4, 8, 16, 32, 64]
     assert list(line.get_ydata()) == pytest.approx([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    [bars] = cost.containers[0].lines[2]
+    low, high = bars.get_segments()[0][:, 1]  # of 1 ms and the host's half: 1 %
+    assert (low, high) == pytest.approx((0.985, 1.015))
+    assert "without the host's wait of 0.500 ms" in cost.get_ylabel()
     assert list(single.get_ydata()) == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
 
 

@@ -1,6 +1,7 @@
 """What a report says of its samples: figures, JSON, tables."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -45,8 +46,8 @@ def test_ratios_are_told_only_beyond_the_noise():
 def test_json_has_all_that_was_measured():
     body = json.loads(json.dumps(report(has_server=True).to_json()))
     assert set(body) == {
-        *("bench", "model", "draft_model", "dtype", "machine", "settings", "server"),
-        *("prefill", "decode", "verify"),
+        *("bench", "model", "draft_model", "dtype", "note", "machine", "settings", "server"),
+        *("prefill", "decode", "verify", "verify_host_s"),
     }
     assert body["machine"]["mlx"] == "0.32.4" and body["machine"]["commit"] is None
     assert body["settings"]["repeats"] == 3
@@ -64,7 +65,16 @@ def test_json_has_all_that_was_measured():
     assert three["rounds"]["host_share"] == 0.25
     assert (three["peak_memory_bytes"], three["replies"]) == (3 * MIB, 6)
     assert body["verify"][0] == {"tokens": 1, "seconds": 1e-3, "spread": 0.01, "of_one": 1.0}
+    assert body["verify_host_s"] == 5e-4
     assert body["prefill"][0]["prompt_tokens"] == 512
+
+
+def test_what_the_model_notes_is_told_with_the_figures():
+    found = report()
+    assert found.to_json()["note"] is None and "note" not in describe(found)
+    noted = replace(found, note="no kernels")
+    assert noted.to_json()["note"] == "no kernels"
+    assert "note: no kernels" in describe(noted).split("\n\n")[0].splitlines()
 
 
 @pytest.mark.parametrize("is_markdown", [False, True])
@@ -76,6 +86,7 @@ def test_tables_name_what_they_belong_to(is_markdown):
         "MLX 0.32.4",
         "mtp-mlx 0.1.0",
         "distinct, at last: drafts 5",
+        "verify: without the host's wait of 0.500 ms, which is in the spread",
     ):
         assert words in text
     rows = [row.strip("| ").split() for row in text.splitlines()]

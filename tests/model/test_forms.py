@@ -10,11 +10,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-import mtp_mlx
 from mtp_mlx.config import RopeSpec
-from mtp_mlx.engine import runtime
 from mtp_mlx.model import backend, ffn, linear, norm, rope, view
-from tests.api_pairs import folders
 
 WIDTH, EPS = 32, 1e-6
 # The forms differ in the order of a few roundings.
@@ -96,49 +93,6 @@ def test_without_a_compiler_the_same_is_computed(tmp_path, compiler):
     assert not (tmp_path / "mlx").exists(), "kernels were made"
     for name, values in without_compiler().items():
         assert np.allclose(found[name], values, rtol=0, atol=ATOL), name
-
-
-KERNELS = """
-import json, os
-from mtp_mlx.model import backend
-from tests.model.test_forms import without_compiler
-{change}
-print(json.dumps([backend.check_kernels(), without_compiler()]))
-"""
-
-
-@pytest.mark.parametrize(
-    ("compiler", "change", "fault"),
-    [
-        ("[ $# = 1 ]", "", "Failed to compile"),  # no more than its version
-        ('for file; do :; done; [ $# = 1 ] || echo none > "$file"', "", "Could not load"),
-        ("exit 0", "os.geteuid = lambda: 4321", "is another user's"),
-    ],
-)
-def test_kernels_that_cannot_be_made_or_run_are_done_without(tmp_path, compiler, change, fault):
-    (tmp_path / "mlx").mkdir()
-    (tmp_path / "g++").write_text(f"#!/bin/sh\n{compiler}\n")
-    (tmp_path / "g++").chmod(0o755)
-    there = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", KERNELS.format(change=change)]
-    ran = subprocess.run(command, env=os.environ | there, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    note, found = json.loads(ran.stdout)
-    assert fault in note and "TMPDIR" in note and "\n" not in note
-    for name, values in without_compiler().items():
-        assert np.allclose(found[name], values, rtol=0, atol=ATOL), name
-
-
-def test_a_fault_of_the_kernels_is_in_the_models_note(monkeypatch):
-    target, drafter = folders()
-    for fault in (None, "no kernels"):
-        monkeypatch.setattr(runtime, "check_kernels", lambda fault=fault: fault)
-        with mtp_mlx.load(target, draft_model=drafter) as llm:
-            assert llm.note == fault
-
-
-def test_kernels_can_be_made_here():
-    assert backend.check_kernels() is None
 
 
 @pytest.mark.parametrize("length", [1, 5, view.SHORT_BLOCK, view.SHORT_BLOCK + 1, 40])
