@@ -195,16 +195,18 @@ def round_lines(
     k_max = most_drafts(subject.target.config, on_gpu=on_gpu())
     planner = PolicyPlanner(calibration, rows, k_max)  # it goes on learning
     found: dict[Mode, list[Line]] = {mode: [] for mode in modes}
+
+    def run(mode: Mode, repeat: int, rounds: int) -> Line:
+        """On an engine that is dropped with the call: two at once would hold their K/V twice."""
+        engine = subject.engine(rows, context, mode, plan, seed=repeat)
+        if mode == "auto":
+            engine.planner = planner
+        return timed(engine, rounds)
+
+    run("auto", 0, LEARN_ROUNDS - WARM_ROUNDS)
     for repeat in range(plan.repeats):
         for mode in modes if repeat % 2 else reversed(modes):
-            engine = subject.engine(rows, context, mode, plan, seed=repeat)
-            if mode == "auto":
-                engine.planner = planner
-                if not repeat:
-                    timed(engine, LEARN_ROUNDS - WARM_ROUNDS)
-                    engine = subject.engine(rows, context, mode, plan, seed=repeat)
-                    engine.planner = planner
-            found[mode].append(timed(engine, plan.rounds))
+            found[mode].append(run(mode, repeat, plan.rounds))
     return [
         {"rows": rows, "context": context, "drafts": mode} | _middle(lines)
         for mode, lines in found.items()
@@ -305,7 +307,9 @@ def main() -> None:
     reason = too_large(both, plan, dtype.size, limit_here(None))
     if reason is not None:
         refuse(reason)
-    forwards, rounds = measure(Subject(*both, dtype), plan)
+    subject = Subject(*both, dtype)
+    mx.reset_peak_memory()  # of drawing it, which rounds do not need
+    forwards, rounds = measure(subject, plan)
     kind = str(dtype).removeprefix("mlx.core.")
     size = "full size" if choice.shrink == 1 else f"SHRUNKEN by {choice.shrink}, no real model"
     name = f"{choice.pair} {choice.storage}, drafter {choice.drafter}, {size}, {kind}"
