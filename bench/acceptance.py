@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import mtp_mlx
+from bench.counts import positive
 from mtp_mlx.reply import Reply
 from tests.embedded import held_out
 from training import world
@@ -124,7 +125,7 @@ def show_kinds(temperature: float, cells: Sequence[dict[str, Any]]) -> None:
 def main() -> None:
     """Print the tables and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=96)
+    parser.add_argument("--prompts", type=positive, default=96)
     parser.add_argument("--pair", choices=held_out.NAMES, action="append")
     arguments = parser.parse_args()
     results = []

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mtp_mlx
+from bench.counts import positive
 from mtp_mlx.embedded import NAMES
 from tests.embedded import held_out
 
@@ -82,9 +83,9 @@ def measure(llm: mtp_mlx.LLM, name: str, rows: int, lengths: str, repeats: int) 
 def main() -> int:
     """Print the table and the JSON line; 1 where auto has lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=positive, default=9)
     parser.add_argument("--pair", choices=NAMES, action="append")
-    parser.add_argument("--rows", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--rows", type=positive, nargs="+", default=BATCHES)
     arguments = parser.parse_args()
     results = []
     print(f"{'pair':>9} {'rows':>4} {'lengths':>7} {'auto/plain':>10} {'least':>6} {'most':>6}")

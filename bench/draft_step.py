@@ -14,6 +14,7 @@ import time
 
 import mlx.core as mx
 
+from bench.counts import positive
 from bench.rounds import running_engine
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.engine.draft import propose
@@ -46,7 +47,7 @@ def measure(name: str, repeats: int) -> dict[str, float | str]:
 def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--repeats", type=positive, default=200)
     parser.add_argument("--pair", choices=NAMES, action="append")
     arguments = parser.parse_args()
     rows = [measure(name, arguments.repeats) for name in arguments.pair or NAMES]

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.counts import at_least, positive
 from bench.peers import environment, process
 from bench.peers.cases import LENGTHS, Case, Variant, ratio, run, spread
 from bench.peers.job import Done
@@ -91,11 +92,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=NAMES, default="tiny")
     parser.add_argument("--rows", type=int, nargs="+", choices=range(1, 9), default=list(ROWS))
-    parser.add_argument("--tokens", type=int, default=128, help="new ones of each row")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokens", type=at_least(2), default=128, help="new ones of each row")
+    parser.add_argument("--repeats", type=positive, default=5)
     asked = parser.parse_args()
-    if asked.tokens < 2 or asked.repeats < 1:
-        parser.error(f"--tokens {asked.tokens}, --repeats {asked.repeats}: at least 2, and 1")
     present = [name for name in (LM, OWN) if name in process.installed()]
     if LM not in present:
         print(f"{LM}: {environment.ABSENT}")

@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from bench import sim_file, sim_regimes, sim_report
+from bench.counts import positive
 from bench.sim_machine import Case
 from bench.sim_policy import Policy
 from bench.sim_run import Result, compare
@@ -82,9 +83,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--regimes", type=Path, help="simulate the cases of this JSON file")
     parser.add_argument("--json", action="store_true", help="print only the list of figures")
-    parser.add_argument("--jobs", type=int, default=1, help="processes to run on")
+    parser.add_argument("--jobs", type=positive, default=1, help="processes to run on")
     parser.add_argument("--quick", action="store_true", help="a dozenth of the cases")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="one case of N")
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="one case of N")
     arguments = parser.parse_args()
     try:
         if arguments.regimes is not None:
@@ -96,8 +97,8 @@ def main() -> int:
         return 2
     if arguments.quick:
         cases = sim_report.quick_cases(cases)
-    cases = cases[:: max(arguments.every, 1)]
-    results, times = run(cases, max(arguments.jobs, 1))
+    cases = cases[:: arguments.every]
+    results, times = run(cases, arguments.jobs)
     if arguments.json:
         print(json.dumps([figures(result) for result in results]))
     else:

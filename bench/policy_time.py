@@ -14,6 +14,7 @@ import statistics
 import time
 from typing import Any
 
+from bench.counts import at_least, positive
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.engine.calibrate import calibrate
 from mtp_mlx.engine.engine import Engine
@@ -82,8 +83,10 @@ def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=NAMES, action="append")
-    parser.add_argument("--rows", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="new ones of each row")
+    parser.add_argument("--rows", type=positive, nargs="+", default=BATCHES)
+    parser.add_argument(
+        "--tokens", type=at_least(2), default=MAX_TOKENS, help="new ones of each row"
+    )
     arguments = parser.parse_args()
     results = [
         measure(name, embedded_pair(name), rows, arguments.tokens)

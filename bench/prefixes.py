@@ -13,6 +13,7 @@ import random
 import mlx.core as mx
 
 import mtp_mlx
+from bench.counts import positive
 
 CHUNK, TURNS, WORDS, REPLY = 64, 10, 60, 40
 
@@ -20,7 +21,7 @@ CHUNK, TURNS, WORDS, REPLY = 64, 10, 60, 40
 def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--turns", type=positive, default=TURNS)
     arguments = parser.parse_args()
     draw = random.Random(0)
     rows = []

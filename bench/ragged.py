@@ -33,6 +33,7 @@ from typing import Any, NoReturn
 
 import mlx.core as mx
 
+from bench.counts import at_least
 from bench.peers import environment
 from bench.peers.vlm_layout import drop_vision_config
 from mtp_mlx.checkpoint import open_target
@@ -200,7 +201,9 @@ def main() -> None:
     parser.add_argument("--agreement", type=float, default=0.8)
     parser.add_argument("--rounds", type=int, default=200, help="rounds counted of each row")
     parser.add_argument("--peer", action="store_true", help="run mlx-vlm beside it")
-    parser.add_argument("--peer-tokens", type=int, default=150, help="new tokens of a peer's row")
+    parser.add_argument(
+        "--peer-tokens", type=at_least(2), default=150, help="new tokens of a peer's row"
+    )
     arguments = parser.parse_args()
     if not 0 <= arguments.agreement <= 1:
         _refuse(f"--agreement is {arguments.agreement:g}, not from 0 to 1")

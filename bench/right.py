@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any
 
 import mtp_mlx
+from bench.counts import positive
 from tests.embedded import held_out
 
 TEMPERATURES = (0.0, 0.7)
@@ -40,7 +41,7 @@ def measure(name: str, num_prompts: int, seed: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Print the faults, the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--prompts", type=positive, default=200)
     parser.add_argument("--seed", type=int, default=77)
     arguments = parser.parse_args()
     results = []

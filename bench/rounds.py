@@ -17,6 +17,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from bench.counts import positive
 from mtp_mlx.checkpoint import open_drafter, open_target
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.model.load import load_drafter, load_target
@@ -69,7 +70,7 @@ def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", choices=recipe.VARIANTS, default="e2b")
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--repeats", type=positive, default=30)
     arguments = parser.parse_args()
     rows = measure(arguments.variant, arguments.repeats)
     plain = {row["batch"]: row["ms"] for row in rows if row["drafts"] == 0}

@@ -21,6 +21,7 @@ from typing import Any
 import jsonschema_rs
 
 import mtp_mlx
+from bench.counts import positive
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.options import Keywords
 from mtp_mlx.reply import Reply
@@ -190,7 +191,7 @@ def outcome(reply: Reply) -> tuple[object, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--replies", type=int, default=500)
+    parser.add_argument("--replies", type=positive, default=500)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--pairs", nargs="+", default=list(NAMES))
     given = parser.parse_args()

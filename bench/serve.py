@@ -31,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.counts import positive
 from bench.peers import lm_layout
 from mtp_mlx.embedded import NAMES, embedded_folder
 from mtp_mlx.errors import RequestError
@@ -199,9 +200,9 @@ def wait(is_there: Any, process: subprocess.Popen, log: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pair", choices=NAMES, default="tiny")
-    parser.add_argument("--clients", type=int, nargs="*", default=CLIENTS)
-    parser.add_argument("--requests", type=int, default=4, help="for each client, a repeat")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--clients", type=positive, nargs="+", default=CLIENTS)
+    parser.add_argument("--requests", type=positive, default=4, help="for each client, a repeat")
+    parser.add_argument("--repeats", type=positive, default=5)
     asked = parser.parse_args()
     lines = []
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:

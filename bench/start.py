@@ -27,6 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.counts import positive
 from bench.peers import environment
 from bench.peers.process import LM, OWN, VLM
 
@@ -134,7 +135,7 @@ def show_sizes(found: dict[str, dict[str, Any] | None]) -> None:
 def main() -> int:
     """Print the tables and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=positive, default=7)
     parser.add_argument("--quick", action="store_true", help="once each")
     arguments = parser.parse_args()
     lines = measure(1 if arguments.quick else arguments.repeats)
