@@ -13,10 +13,12 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import mtp_mlx
 from bench.counts import positive
+from mtp_mlx.measure.where import where
 from mtp_mlx.reply import Reply
 from tests.embedded import held_out
 from training import world
@@ -132,7 +134,7 @@ def main() -> None:
     for name in arguments.pair or held_out.NAMES:
         results.append(measure(name, arguments.prompts))
         show(results[-1])
-    print(json.dumps({"bench": "acceptance", "pairs": results}))
+    print(json.dumps({"bench": "acceptance", "machine": asdict(where()), "pairs": results}))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import mtp_mlx
 from bench.counts import positive
 from mtp_mlx.embedded import NAMES
+from mtp_mlx.measure.where import where
 from tests.embedded import held_out
 
 BATCHES = (1, 4, 8)
@@ -99,7 +101,7 @@ def main() -> int:
                         "{pair:>9} {rows:>4} {lengths:>7} {ratio:>10.3f} {least:>6.2f} {most:>6.2f}"
                     )
                     print(line.format(**case), f" {case['decision']}")
-    print(json.dumps({"bench": "auto", "cases": results}))
+    print(json.dumps({"bench": "auto", "machine": asdict(where()), "cases": results}))
     return int(min(case["ratio"] for case in results) < LEAST)
 
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import asdict
 
 import mlx.core as mx
 
@@ -19,6 +20,7 @@ from bench.rounds import running_engine
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.engine.draft import propose
 from mtp_mlx.engine.engine import Engine
+from mtp_mlx.measure.where import where
 from tests.exact.pairs import embedded_pair
 
 CHAIN = 3
@@ -54,7 +56,7 @@ def main() -> None:
     print(f"{'pair':>10} {'plain step ms':>14} {'draft step ms':>14} {'ratio':>6}")
     for row in rows:
         print("{pair:>10} {plain_ms:>14.2f} {draft_ms:>14.2f} {ratio:>6.3f}".format(**row))
-    print(json.dumps({"bench": "draft_step", "rows": rows}))
+    print(json.dumps({"bench": "draft_step", "machine": asdict(where()), "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -21,12 +21,11 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 import mlx.core as mx
 
-from bench.here import here
 from bench.models import STORAGES, Choice, configs
 from bench.random_models import (
     PrescribedTarget,
@@ -45,6 +44,7 @@ from mtp_mlx.engine.policy import Calibration
 from mtp_mlx.engine.runtime import limit_here
 from mtp_mlx.engine.timing import Bench
 from mtp_mlx.fit import make_plan, spell
+from mtp_mlx.measure.where import where
 from mtp_mlx.model.backend import on_gpu, read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.drafter import Drafter
@@ -324,7 +324,7 @@ def main() -> None:
         "itemsize": dtype.size,
         "agreement": plan.agreement,
         "peak_bytes": mx.get_peak_memory(),
-        **here(),
+        "machine": asdict(where()),
         "verify": forwards,
         "rounds": rounds,
     }

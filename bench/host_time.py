@@ -15,6 +15,7 @@ import contextlib
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from bench.peers.job import Done
 from bench.peers.process import LM, OWN
 from bench.peers.prompts import prompts
 from mtp_mlx.embedded import NAMES
+from mtp_mlx.measure.where import where
 
 PLAIN = Variant(LM, 0)
 OURS = (Variant(OWN, 0), Variant(OWN, 1), Variant(OWN, 3), Variant(OWN, "auto"))
@@ -119,7 +121,16 @@ def main() -> int:
             ):
                 found.append(line)
                 show(line)
-    print(json.dumps({"bench": "host_time", "tokens": asked.tokens, "lines": found}))
+    print(
+        json.dumps(
+            {
+                "bench": "host_time",
+                "machine": asdict(where()),
+                "tokens": asked.tokens,
+                "lines": found,
+            }
+        )
+    )
     return 0
 
 

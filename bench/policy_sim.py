@@ -13,7 +13,7 @@ import argparse
 import json
 import statistics
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from bench.counts import positive
 from bench.sim_machine import Case
 from bench.sim_policy import Policy
 from bench.sim_run import Result, compare
+from mtp_mlx.measure.where import where
 
 OWN = Path(__file__).with_name("own_regimes.json")
 # Rows of the batch for which the time of a decision is reported.
@@ -68,6 +69,7 @@ def report(results: list[Result], times: list[float]) -> None:
         print(line)
     summary = {
         "bench": "policy_sim",
+        "machine": asdict(where()),
         "cases": len(results),
         "worst_over_plain": min(r.over_plain for r in results),
         "mean_over_best_fixed": statistics.fmean(r.over_best_fixed for r in results),

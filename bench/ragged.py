@@ -26,8 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +37,7 @@ from bench.peers import environment
 from bench.peers.vlm_layout import drop_vision_config
 from mtp_mlx.checkpoint import open_target
 from mtp_mlx.engine.engine import PREFILL_CHUNK
+from mtp_mlx.measure.where import where
 from mtp_mlx.model.load import load_target
 from mtp_mlx.model.target import Target
 from mtp_mlx.request import Request, Sampling
@@ -225,7 +225,7 @@ def main() -> None:
         "drafts": DRAFTS,
         "agreement": law.agreement,
         "law": law.mean,
-        "mlx": version("mlx"),
+        "machine": asdict(where()),
         "ours": lines,
         "peer": theirs,
     }

@@ -9,10 +9,12 @@ alike. Prints each wrong reply's fault, then a table, then one JSON line.
 import argparse
 import json
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import mtp_mlx
 from bench.counts import positive
+from mtp_mlx.measure.where import where
 from tests.embedded import held_out
 
 TEMPERATURES = (0.0, 0.7)
@@ -52,7 +54,7 @@ def main() -> None:
         by_kind = ", ".join(f"{kind} {count}" for kind, count in result["wrong"].most_common())
         print(f"{result['pair']:>8} {result['temperature']} {result['right']:>4}  wrong: {by_kind}")
     summary = {"prompts": arguments.prompts, "seed": arguments.seed, "results": results}
-    print(json.dumps({"bench": "right", **summary}))
+    print(json.dumps({"bench": "right", "machine": asdict(where()), **summary}))
 
 
 if __name__ == "__main__":

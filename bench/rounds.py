@@ -9,10 +9,10 @@ repeats; compare only figures of one run.
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import mlx.core as mx
@@ -20,6 +20,7 @@ import mlx.core as mx
 from bench.counts import positive
 from mtp_mlx.checkpoint import open_drafter, open_target
 from mtp_mlx.engine.engine import Engine
+from mtp_mlx.measure.where import where
 from mtp_mlx.model.load import load_drafter, load_target
 from mtp_mlx.request import Request, Sampling
 from tests.golden import recipe
@@ -78,12 +79,16 @@ def main() -> None:
     for row in rows:
         row["ratio"] = row["ms"] / plain[row["batch"]]
         print(f"{row['batch']:>6} {row['drafts']:>6} {row['ms']:>11.2f} {row['ratio']:>16.2f}")
-    machine = {
-        "machine": platform.platform(),
-        "mlx": mx.__version__,
-        "backend": str(mx.default_device()),
-    }
-    print(json.dumps({"bench": "rounds", "variant": arguments.variant, **machine, "rows": rows}))
+    print(
+        json.dumps(
+            {
+                "bench": "rounds",
+                "variant": arguments.variant,
+                "machine": asdict(where()),
+                "rows": rows,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -26,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from bench.peers import lm_layout
 from mtp_mlx.embedded import NAMES, embedded_folder
 from mtp_mlx.errors import RequestError
 from mtp_mlx.measure import client
+from mtp_mlx.measure.where import where
 from tests.embedded import held_out
 
 CLIENTS = (1, 4, 8)
@@ -220,9 +220,14 @@ def main() -> int:
             for line in measure(servers, clients, asked.requests, asked.repeats):
                 lines.append(line)
                 print(row(line), flush=True)
-    versions = {name: version(name) for name in ("mtp-mlx", "mlx", "mlx-lm")}
-    where = {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()}
-    print(json.dumps({"pair": asked.pair, "versions": versions, **where, "lines": lines}))
+    versions = {"mlx-lm": version("mlx-lm")}
+    about = {
+        "bench": "serve",
+        "machine": asdict(where()),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }
+    print(json.dumps({**about, "pair": asked.pair, "lines": lines}))
     return int(any(line["wrong"] for line in lines if line["server"] != PEER))
 
 

@@ -36,12 +36,11 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,6 +51,7 @@ from bench.peers.cases import BASE, LENGTHS, Case, Seen, Variant, ratio, run, sp
 from bench.peers.process import OWN, Process
 from bench.peers.prompts import prompts
 from mtp_mlx.embedded import NAMES
+from mtp_mlx.measure.where import where
 
 HEADS = ("tok/s", "low-high", "x mlx-lm", "low-high", "whole", "fwd/tok", "accept", "reads")
 HEADS += ("CPU ms/tok", "wrong", "MB")
@@ -228,25 +228,12 @@ def arguments() -> argparse.Namespace:
     return asked
 
 
-def commit() -> str:
-    """What is measured, as git names it; a + marks changed files."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude", "*"],
-        cwd=environment.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    return said.stdout.strip() or "unknown"
-
-
 def about(asked: argparse.Namespace) -> dict[str, Any]:
     """The machine, and what was asked."""
     return {
         "bench": "side_by_side",
-        "commit": commit(),
-        "machine": platform.platform(),
+        "machine": asdict(where()),
         "cpus": os.cpu_count(),
-        "mlx": version("mlx"),
         "blas": None if asked.blas is None else asked.blas.name,
         "tokens": asked.tokens,
         "repeats": asked.repeats,

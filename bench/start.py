@@ -16,20 +16,19 @@ Prints a table, then one JSON line.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.counts import positive
 from bench.peers import environment
 from bench.peers.process import LM, OWN, VLM
+from mtp_mlx.measure.where import where
 
 INSTALLED = environment.ROOT / "bench" / "peers" / "installed.py"
 # Where MLX computes on the CPU it is a package of its own, which must be asked for.
@@ -142,8 +141,7 @@ def main() -> int:
     show(lines)
     found = sizes()
     show_sizes(found)
-    machine = {"machine": platform.platform(), "cpus": os.cpu_count(), "mlx": version("mlx")}
-    result = {"bench": "start", **machine, "python": platform.python_version()}
+    result = {"bench": "start", "machine": asdict(where()), "cpus": os.cpu_count()}
     print(json.dumps({**result, "starts": lines, "installed": found}))
     return 0
 

@@ -44,7 +44,7 @@ def test_a_bench_runs_with_its_smallest_sizes(bench, monkeypatch, capsys):
     except SystemExit as left:
         assert left.code in (None, 0, 1, False, True)
     result = last_json(capsys.readouterr().out)
-    assert result
+    assert result["machine"]["mlx"] and "commit" in result["machine"]
     assert headline(bench.name, result) or bench.name not in HEADLINES
 
 
