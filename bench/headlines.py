@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from bench.ratios import told, told_range
+
 
 def headline(name: str, result: Any) -> str:
     """Empty where a bench has no single figure, or printed nothing."""
@@ -23,9 +25,8 @@ def _parity(result: Any) -> str:
 
 
 def _rounds(result: Any) -> str:
-    found = {(row["batch"], row["drafts"]): row["ms"] for row in result["rows"]}
-    batches = sorted({batch for batch, _ in found})
-    each = ", ".join(f"{found[b, 3] / found[b, 0]:.2f} at {b}" for b in batches)
+    of_three = [row for row in result["rows"] if row["drafts"] == 3]
+    each = ", ".join(f"{told(row['over_plain'])} at {row['batch']}" for row in of_three)
     return f"a round of 3 drafts over a plain step: {each}"
 
 
@@ -35,7 +36,7 @@ def _draft_step(result: Any) -> str:
 
 
 def _auto(result: Any) -> str:
-    return f"auto over plain: {_range([case['ratio'] for case in result['cases']])}"
+    return f"auto over plain: {told_range(case['over_plain'] for case in result['cases'])}"
 
 
 def _ragged(result: Any) -> str:
@@ -77,7 +78,7 @@ def _schemas(result: Any) -> str:
 
 def _serve(result: Any) -> str:
     each = [
-        f"{line['over_peer']:.2f} at {line['clients']}"
+        f"{told(line['over_peer'])} at {line['clients']}"
         for line in result["lines"]
         if line["server"] == "mtp-mlx"
     ]
@@ -86,15 +87,13 @@ def _serve(result: Any) -> str:
 
 def _host_time(result: Any) -> str:
     over = [line["over_two_steps"] for line in result["lines"] if line["over_two_steps"]]
-    told = _range([each["median"] for each in over]) if over else "not measured"
-    return f"host time of a round over two steps of mlx-lm: {told}"
+    beside = told_range(over) if over else "not measured"
+    return f"host time of a round over two steps of mlx-lm: {beside}"
 
 
 def _model(result: Any) -> str:
-    ratios = [line["over_plain"]["ratio"] for line in result["decode"] if line["over_plain"]]
-    told = [ratio for ratio in ratios if ratio is not None]
-    beyond = f"{_range(told)}, " if told else ""
-    return f"over plain: {beyond}{len(ratios) - len(told)} of {len(ratios)} within noise"
+    ratios = [line["over_plain"] for line in result["decode"] if line["over_plain"]]
+    return f"over plain: {told_range(ratios)}"
 
 
 HEADLINES: dict[str, Callable[[Any], str]] = {

@@ -21,10 +21,11 @@ from typing import Any
 
 from bench.counts import at_least, positive
 from bench.peers import environment, process
-from bench.peers.cases import LENGTHS, Case, Variant, ratio, run, spread
+from bench.peers.cases import LENGTHS, Case, Variant, run, spread
 from bench.peers.job import Done
 from bench.peers.process import LM, OWN
 from bench.peers.prompts import prompts
+from bench.ratios import compared, told
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.measure.where import where
 
@@ -63,7 +64,7 @@ def lines(pair: str, rows: int, seen: dict[Variant, list[float]]) -> list[dict[s
     for each, values in seen.items():
         over = None
         if each != PLAIN and PLAIN in seen:
-            over = ratio(values, [STEPS * base for base in seen[PLAIN]])
+            over = compared(values, [STEPS * base for base in seen[PLAIN]])
         found.append(
             {
                 "pair": pair,
@@ -78,13 +79,11 @@ def lines(pair: str, rows: int, seen: dict[Variant, list[float]]) -> list[dict[s
 
 def show(line: dict[str, Any]) -> None:
     host, over = line["host_s"], line["over_two_steps"]
-    told = "-"
-    if over is not None:
-        told = "{median:.2f} ({lowest:.2f}-{highest:.2f})".format(**over)
+    beside = "-" if over is None else told(over)
     span = f"{MS * host['lowest']:.2f}-{MS * host['highest']:.2f}"
     print(
         f"{line['pair']:>10}{line['rows']:>6}{line['variant']:>16}{MS * host['median']:>10.2f}"
-        f"{span:>14}{told:>22}",
+        f"{span:>14}{beside:>22}",
         flush=True,
     )
 

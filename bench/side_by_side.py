@@ -11,13 +11,14 @@ means three prompts, one after another.
 Timed are, by the clock of the engine's process: `decode`, ids that reach the host after every row
 has its first one, over the seconds from then to the last; and `whole`, all ids over the seconds
 from asking to the last, prompts included. Ratios are of decoding, within a repeat; median, lowest
-and highest over the repeats are shown. One run more of each variant is not timed but counted, while
-all rows decode: target forwards a token and row (of a plain engine 1), drafts accepted a row and
-round (tokens a forward of the row, less 1), and reads, how often the host waits for an array, a
-target forward. CPU time is of all threads; other programs move it less than the clock. A row is
-wrong where any run gives other ids than the same engine does for the row alone, plain; a preloaded
-BLAS rounds a row otherwise beside others, so there wrong rows are counted but no failure. `MB` is
-MLX's own peak with the weights. Each variant writes a few ids untimed before a case.
+and highest over the repeats are shown, and of those within the noise no median. One run more of
+each variant is not timed but counted, while all rows decode: target forwards a token and row (of a
+plain engine 1), drafts accepted a row and round (tokens a forward of the row, less 1), and reads,
+how often the host waits for an array, a target forward. CPU time is of all threads; other programs
+move it less than the clock. A row is wrong where any run gives other ids than the same engine does
+for the row alone, plain; a preloaded BLAS rounds a row otherwise beside others, so there wrong rows
+are counted but no failure. `MB` is MLX's own peak with the weights. Each variant writes a few ids
+untimed before a case.
 
 With --blas a library is preloaded in all processes in place of the BLAS that MLX's CPU wheels come
 with; OpenBLAS makes rows cheap, as a good GPU does. On Debian:
@@ -47,14 +48,16 @@ from typing import Any, NoReturn
 from bench import start
 from bench.peers import environment, process
 from bench.peers.bars import judged
-from bench.peers.cases import BASE, LENGTHS, Case, Seen, Variant, ratio, run, spread, variants
+from bench.peers.cases import BASE, LENGTHS, Case, Seen, Variant, run, spread, variants
 from bench.peers.process import OWN, Process
 from bench.peers.prompts import prompts
+from bench.ratios import compared, told
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.measure.where import where
 
-HEADS = ("tok/s", "low-high", "x mlx-lm", "low-high", "whole", "fwd/tok", "accept", "reads")
-HEADS += ("CPU ms/tok", "wrong", "MB")
+RATIO = "x mlx-lm"  # of decoding
+HEADS = ("tok/s", "low-high", RATIO, "whole", "fwd/tok", "accept", "reads", "CPU ms/tok", "wrong")
+HEADS += ("MB",)
 SHARE_REPEATS = 60  # steps that tell what a draft costs
 WARM_UP = 16  # ids a row that each variant writes before a case is timed
 
@@ -102,8 +105,8 @@ def line(
         "variant": variant.name,
         "decode_tokens_per_s": spread(own.decode),
         "whole_tokens_per_s": spread(own.whole),
-        "decode_over_base": None if base is None else ratio(own.decode, base.decode),
-        "whole_over_base": None if base is None else ratio(own.whole, base.whole),
+        "decode_over_base": None if base is None else compared(own.decode, base.decode),
+        "whole_over_base": None if base is None else compared(own.whole, base.whole),
         "forwards_per_token": rows / tokens,
         "accepted": tokens / rows - 1,
         "reads_per_forward": own.total("reads") / own.total("forwards"),
@@ -114,16 +117,20 @@ def line(
     }
 
 
+def cells_of(name: str, cells: Sequence[str]) -> str:
+    """A line of a table, whose ratios are as wide as `told` makes them."""
+    widths = [18 if head == RATIO else 11 for head in HEADS]
+    told_cells = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return f"{name:>14}" + "".join(told_cells)
+
+
 def show(found: dict[str, Any]) -> None:
     """A line of a case's table."""
     speed, over = found["decode_tokens_per_s"], found["decode_over_base"]
-    ratios = ("-", "-")
-    if over is not None:
-        ratios = f"{over['median']:.2f}", f"{over['lowest']:.2f}-{over['highest']:.2f}"
     cells = (
         f"{speed['median']:.0f}",
         f"{speed['lowest']:.0f}-{speed['highest']:.0f}",
-        *ratios,
+        "-" if over is None else told(over),
         f"{found['whole_tokens_per_s']['median']:.0f}",
         f"{found['forwards_per_token']:.2f}",
         f"{found['accepted']:.2f}",
@@ -132,7 +139,7 @@ def show(found: dict[str, Any]) -> None:
         f"{found['wrong']} of {found['of']}",
         f"{found['peak_bytes'] / 1e6:.0f}",
     )
-    print(f"{found['variant']:>14}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
+    print(cells_of(found["variant"], cells), flush=True)
 
 
 def show_bar(bar: dict[str, Any]) -> None:
@@ -179,7 +186,7 @@ def measure_pair(
             case = Case.of(rows, kind, texts[kind])
             seen = measure(engines, case, chosen, asked.tokens, asked.repeats)
             print(f"\n{pair}, {rows} row{'s' * (rows > 1)}, {kind} lengths")
-            print(" " * 14 + "".join(f"{head:>11}" for head in HEADS))
+            print(cells_of("", HEADS))
             lines = []
             for variant in chosen:
                 alone = [right[variant.engine][tuple(prompt)] for prompt in case.prompts]

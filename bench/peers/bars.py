@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.peers.cases import Seen, Variant, ratio
+from bench.peers.cases import Seen, Variant
 from bench.peers.process import LM, OWN, VLM
+from bench.ratios import compared
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def judged(
     found = []
     for bar in bars(peer_drafts):
         if bar.is_asked(rows, lengths, draft_share) and bar.over in seen and bar.under in seen:
-            measured = ratio(seen[bar.over].decode, seen[bar.under].decode)
+            measured = compared(seen[bar.over].decode, seen[bar.under].decode)
             least = bar.least[rows]
             is_met = measured["median"] >= least
             found.append({"bar": bar.name, "least": least, "is_met": is_met, **measured})

@@ -109,8 +109,3 @@ Median = dict[str, float]
 
 def spread(values: Sequence[float]) -> Median:
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
-
-
-def ratio(over: Sequence[float], under: Sequence[float]) -> Median:
-    """Of the values of the same repeat."""
-    return spread([a / b for a, b in zip(over, under, strict=True)])

@@ -60,7 +60,9 @@ def test_a_bench_that_fails_or_prints_no_json_is_shown():
     failed = run(Bench("bench.rounds", "--no-such-option"), is_smoke=False)
     assert (failed.exit_code, failed.result, failed.is_right) == (2, None, False)
     assert failed.command == "python -m bench.rounds --no-such-option"
-    lost = Outcome("auto", "python -m bench.auto", 60.4, 1, {"cases": [{"ratio": 0.9}]})
+    lost = Outcome(
+        "auto", "python -m bench.auto", 60.4, 1, {"cases": [{"over_plain": {"ratio": 0.9}}]}
+    )
     assert not lost.is_right
     lines = summary([failed, lost]).splitlines()
     assert lines[0].split() == ["bench", "s", "exit", "came", "to"]

@@ -9,7 +9,7 @@ import pytest
 
 from bench import side_by_side
 from bench.peers import bars, cases, environment, process
-from bench.peers.cases import Case, Seen, Variant, ratio
+from bench.peers.cases import Case, Seen, Variant
 from bench.peers.installed import closure, size
 from bench.peers.job import Done, Job
 from bench.peers.process import LM, OWN, VLM
@@ -116,10 +116,6 @@ def test_one_row_is_three_prompts_and_more_are_the_first_ones():
     asked = [[2, n] for n in range(8)]
     assert Case.of(1, "equal", asked).batches == ([[2, 0]], [[2, 1]], [[2, 2]])
     assert Case.of(4, "equal", asked).batches == ([[2, 0], [2, 1], [2, 2], [2, 3]],)
-
-
-def test_ratios_are_of_the_same_repeat():
-    assert ratio([2, 9, 8], [1, 3, 2]) == {"median": 3, "lowest": 2, "highest": 4}
 
 
 def test_a_row_is_wrong_where_any_run_has_other_ids():
