@@ -46,7 +46,7 @@ BENCHES = (
     Bench("bench.parity", "", "--variant e2b"),
     Bench("bench.rounds", "--repeats 60", "--repeats 1"),
     Bench("bench.graph", "", "--pair tiny"),
-    Bench("bench.draft_step", "--repeats 200", "--repeats 1"),
+    Bench("bench.draft_step", "--rows 1 4 8", "--repeats 1"),
     Bench("bench.auto", "--repeats 3", "--repeats 1 --pair tiny --rows 1"),
     Bench("bench.ragged", "--rounds 100", "--rounds 1 --agreement 1"),
     Bench("bench.acceptance", "--prompts 15", "--prompts 1 --pair tiny"),

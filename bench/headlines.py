@@ -31,7 +31,9 @@ def _rounds(result: Any) -> str:
 
 
 def _draft_step(result: Any) -> str:
-    each = ", ".join(f"{row['pair']} {row['ratio']:.3f}" for row in result["rows"])
+    each = ", ".join(
+        f"{row['pair']} {told(row['over_plain'])} at {row['rows']}" for row in result["lines"]
+    )
     return f"a draft step over a plain step: {each}"
 
 

@@ -54,10 +54,13 @@ from bench.peers.prompts import prompts
 from bench.ratios import compared, told
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.measure.where import where
+from mtp_mlx.request import MAX_DRAFT_TOKENS
 
 RATIO = "x mlx-lm"  # of decoding
 HEADS = ("tok/s", "low-high", RATIO, "whole", "fwd/tok", "accept", "reads", "CPU ms/tok", "wrong")
 HEADS += ("MB",)
+USUAL = {"rows": [1, 4, 8], "depths": [1, 3], "peer_drafts": 3, "tokens": 256, "repeats": 3}
+QUICK = {"rows": [1, 2], "depths": [2], "peer_drafts": 3, "tokens": 24, "repeats": 1}
 SHARE_REPEATS = 60  # steps that tell what a draft costs
 WARM_UP = 16  # ids a row that each variant writes before a case is timed
 
@@ -151,28 +154,30 @@ def show_bar(bar: dict[str, Any]) -> None:
     print(f"  {said}: {verdict}", flush=True)
 
 
-def draft_share(pair: str, blas: Path) -> float:
-    """What a draft step takes of a plain step there, by bench.draft_step."""
-    words = [sys.executable, "-m", "bench.draft_step"]
-    said = subprocess.run(
-        [*words, "--pair", pair, "--repeats", str(SHARE_REPEATS)],
+def draft_shares(pair: str, rows: Sequence[int], blas: Path) -> dict[int, float]:
+    """What a draft step takes of a plain step there by number of rows, by bench.draft_step."""
+    words = [sys.executable, "-m", "bench.draft_step", "--preloaded", str(blas)]
+    done = subprocess.run(
+        [*words, "--pair", pair, "--repeats", str(SHARE_REPEATS), "--rows", *map(str, rows)],
         cwd=environment.ROOT,
         env={**os.environ, "LD_PRELOAD": str(blas)},
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
-        check=True,
     )
-    [row] = json.loads(said.stdout.splitlines()[-1])["rows"]
-    return row["ratio"]
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise process.Failed(f"bench.draft_step has ended with {done.returncode}: {reason}")
+    lines = json.loads(done.stdout.splitlines()[-1])["lines"]
+    return {line["rows"]: line["over_plain"]["median"] for line in lines}
 
 
 def measure_pair(
     pair: str, engines: Mapping[str, Process], chosen: Sequence[Variant], asked: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """All cases of a pair."""
-    share = None if asked.blas is None else draft_share(pair, asked.blas)
-    if share is not None:
-        print(f"{pair}: a draft step takes {share:.3f} of a plain step")
+    shares = {} if asked.blas is None else draft_shares(pair, asked.rows, asked.blas)
+    for rows, share in shares.items():
+        print(f"{pair}, {rows} rows: a draft step takes {share:.3f} of a plain step")
     most = max(asked.rows)
     texts = {kind: prompts(pair, LENGTHS[kind])[: max(most, 3)] for kind in asked.lengths}
     every = [prompt for kind in texts.values() for prompt in kind]
@@ -192,6 +197,7 @@ def measure_pair(
                 alone = [right[variant.engine][tuple(prompt)] for prompt in case.prompts]
                 lines.append(line(variant, seen, alone))
                 show(lines[-1])
+            share = shares.get(rows)
             met = judged(seen, rows, kind, share, asked.peer_drafts)
             for bar in met:
                 show_bar(bar)
@@ -209,21 +215,34 @@ def arguments() -> argparse.Namespace:
     """What is asked; leaves with 2 and one line where it makes no sense."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=NAMES, action="append", default=None)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--rows", type=int, nargs="+")
     parser.add_argument("--lengths", choices=tuple(LENGTHS), nargs="+", default=list(LENGTHS))
-    parser.add_argument("--depths", type=int, nargs="*", default=[1, 3], help="ours, fixed")
-    parser.add_argument("--peer-drafts", type=int, default=3, help="mlx-vlm's, a round")
-    parser.add_argument("--tokens", type=int, default=256, help="new ones of each row")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--depths", type=int, nargs="*", help="ours, fixed")
+    parser.add_argument("--peer-drafts", type=int, help="mlx-vlm's, a round")
+    parser.add_argument("--tokens", type=int, help="new ones of each row")
+    parser.add_argument("--repeats", type=int)
     parser.add_argument("--blas", type=Path, help="a library to preload, as OpenBLAS")
     parser.add_argument("--own", action="store_true", help="leave the peers out")
-    parser.add_argument("--quick", action="store_true", help="a smoke: 1 and 2 rows, 24 ids, once")
+    parser.add_argument("--quick", action="store_true", help="less of all that is not named")
     asked = parser.parse_args()
-    if asked.quick:
-        asked.rows, asked.tokens, asked.repeats, asked.depths = [1, 2], 24, 1, [2]
+    if asked.own and asked.peer_drafts is not None:
+        _refuse("--peer-drafts are of mlx-vlm, which --own leaves out")
+    usual = (QUICK if asked.quick else USUAL).items()
+    left_out = {name: value for name, value in usual if vars(asked)[name] is None}
+    asked = argparse.Namespace(**vars(asked) | left_out)
+    _check(asked)
+    return asked
+
+
+def _check(asked: argparse.Namespace) -> None:
+    """Refuse what makes no sense, and find the library's own path."""
     most = len(LENGTHS["equal"])
     if not all(1 <= rows <= most for rows in asked.rows):
         _refuse(f"--rows are {asked.rows}, not each from 1 to {most}")
+    if not all(0 <= depth <= MAX_DRAFT_TOKENS for depth in asked.depths):
+        _refuse(f"--depths are {asked.depths}, not each from 0 to {MAX_DRAFT_TOKENS}")
+    if not 1 <= asked.peer_drafts <= MAX_DRAFT_TOKENS:
+        _refuse(f"--peer-drafts is {asked.peer_drafts}, not from 1 to {MAX_DRAFT_TOKENS}")
     if asked.tokens < 2 or asked.repeats < 1:
         _refuse(f"--tokens {asked.tokens}, --repeats {asked.repeats}: at least 2, and 1")
     if asked.blas is not None:
@@ -232,7 +251,6 @@ def arguments() -> argparse.Namespace:
         if not asked.blas.is_file():
             _refuse(f"--blas {asked.blas}: no such file")
         asked.blas = asked.blas.resolve()
-    return asked
 
 
 def about(asked: argparse.Namespace) -> dict[str, Any]:
@@ -261,8 +279,16 @@ def show_engines(known: Mapping[str, dict[str, Any] | None]) -> None:
 
 
 def main() -> int:
-    """Print tables and the JSON line; 1 where a row of ours is wrong."""
+    """Print tables and the JSON line; 1 where a row of ours is wrong, 2 where a process fails."""
     asked = arguments()
+    try:
+        return beside(asked)
+    except process.Failed as error:
+        _refuse(str(error))
+
+
+def beside(asked: argparse.Namespace) -> int:
+    """All that is asked for, from processes to JSON."""
     present = (OWN,) if asked.own else process.installed()
     wanted = present if asked.own else tuple(process.MODULES)
     engines: dict[str, dict[str, Any] | None] = dict.fromkeys(wanted)

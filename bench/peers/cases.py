@@ -29,11 +29,11 @@ class Variant:
 
 
 def variants(engines: Sequence[str], depths: Sequence[int], peer_drafts: int) -> list[Variant]:
-    """Those of the engines that are here."""
+    """Those of the engines that are here, each once: a depth of 0 is plain decoding."""
     peers = [Variant(LM, 0), Variant(VLM, 0), Variant(VLM, peer_drafts)]
     own: list[Drafts] = [0, "auto", *depths]
     ours = [Variant(OWN, drafts) for drafts in own]
-    return [variant for variant in (*peers, *ours) if variant.engine in engines]
+    return [variant for variant in dict.fromkeys((*peers, *ours)) if variant.engine in engines]
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_the_whole_run_ends_with_a_table_and_a_line_of_json_each():
     ]
     assert bodies[0]["machine"]["mlx"] and bodies[0]["seconds"] > 0
     assert bodies[1]["command"] == "python -m bench.draft_step --repeats 1"
-    assert len(bodies[1]["result"]["rows"]) == 2
+    assert len(bodies[1]["result"]["lines"]) == 2
     assert "a draft step over a plain step: tiny" in done.stdout
 
 

@@ -84,11 +84,27 @@ def test_cases_of_a_pair_are_measured_judged_and_shown(own, monkeypatch, capsys)
     assert "3 of 3 rows alone are ours" in said and "tiny, 2 rows, mixed lengths" in said
 
 
-def test_what_a_draft_step_takes_is_asked_with_the_library_preloaded(monkeypatch, capfd):
+@pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD is Linux's")
+def test_what_a_draft_step_takes_is_asked_by_rows_with_the_library_preloaded(monkeypatch):
     monkeypatch.setattr(side_by_side, "SHARE_REPEATS", 3)
-    absent = Path("/no/such/library.so")  # the loader says so, and goes on without
-    assert 0 < side_by_side.draft_share("tiny", absent) < 1
-    assert str(absent) in capfd.readouterr().err
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    library = next(Path(line.split()[-1]) for line in maps if "/libm." in line)
+    found = side_by_side.draft_shares("tiny", [1, 2], library)
+    assert list(found) == [1, 2] and all(0 < share < 1 for share in found.values())
+
+
+def test_where_a_library_is_not_there_no_share_is_told(monkeypatch, capsys):
+    """The loader only warns, and the share would be that of another library."""
+    absent = Path("/no/such/library.so")
+    monkeypatch.setattr(side_by_side, "arguments", lambda: Namespace())
+    monkeypatch.setattr(
+        side_by_side, "beside", lambda _: side_by_side.draft_shares("tiny", [1], absent)
+    )
+    with pytest.raises(SystemExit) as left:
+        side_by_side.main()
+    heard = capsys.readouterr()
+    assert (left.value.code, heard.out, heard.err.count("\n")) == (2, "", 1)
+    assert heard.err.endswith(f"bench.draft_step: {absent} is not loaded\n")
 
 
 def test_an_engine_that_fails_says_so(own, tmp_path, capfd):
@@ -159,6 +175,17 @@ def test_bars_are_judged_where_both_are_here_and_they_apply():
     assert met(4, "equal", 0.19) == cheap
 
 
+def test_a_variant_that_is_named_twice_is_measured_once():
+    chosen = cases.variants((OWN,), (0, 1, 3, 1), 3)
+    assert [each.drafts for each in chosen] == [0, "auto", 1, 3]
+
+
+def test_quick_gives_way_to_what_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["side_by_side", "--quick", "--rows", "8", "--tokens", "256"])
+    asked = side_by_side.arguments()
+    assert (asked.rows, asked.tokens, asked.repeats, asked.depths) == ([8], 256, 1, [2])
+
+
 def test_what_a_package_requires_is_counted_with_it():
     found = closure(["mtp-mlx"])
     assert {"mtp-mlx", "numpy", "click"} <= set(found)
@@ -171,6 +198,11 @@ def test_what_a_package_requires_is_counted_with_it():
     [
         (["--rows", "9"], "--rows are [9]"),
         (["--tokens", "1"], "--tokens 1"),
+        (["--quick", "--rows", "9"], "--rows are [9]"),
+        (["--depths", "1", "8"], "--depths are [1, 8]"),
+        (["--depths", "-1"], "--depths are [-1]"),
+        (["--peer-drafts", "0"], "--peer-drafts is 0"),
+        (["--own", "--peer-drafts", "5"], "--peer-drafts are of mlx-vlm"),
         (["--blas", "/nowhere/libopenblas.so"], "--blas /nowhere/libopenblas.so: no such file"),
     ],
 )
