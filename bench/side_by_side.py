@@ -47,7 +47,7 @@ from typing import Any, NoReturn
 
 from bench import start
 from bench.peers import environment, process
-from bench.peers.bars import judged
+from bench.peers.bars import WITHIN, judged
 from bench.peers.cases import BASE, LENGTHS, Case, Seen, Variant, run, spread, variants
 from bench.peers.process import OWN, Process
 from bench.peers.prompts import prompts
@@ -101,7 +101,8 @@ def line(
     variant: Variant, seen: Mapping[Variant, Seen], right: Sequence[list[int]]
 ) -> dict[str, Any]:
     """What is shown of a variant."""
-    own, base = seen[variant], seen.get(Variant(BASE, 0))
+    plain = Variant(BASE, 0)
+    own, base = seen[variant], None if variant == plain else seen.get(plain)
     rows = own.total("rows")
     tokens = own.total("decode_tokens")
     return {
@@ -148,10 +149,11 @@ def show(found: dict[str, Any]) -> None:
 def show_bar(bar: dict[str, Any]) -> None:
     """Met or missed by the median; and whether every repeat says so."""
     verdict = "met" if bar["is_met"] else "MISSED"
-    if bar["lowest"] < bar["least"] <= bar["highest"]:
-        verdict += ", within the spread"
-    said = "{bar}: {median:.2f} ({lowest:.2f}-{highest:.2f}), at least {least:.2f}".format(**bar)
-    print(f"  {said}: {verdict}", flush=True)
+    if bar["verdict"] == WITHIN:
+        verdict += f", {WITHIN}"
+    wanted = f"{'above' if bar['is_strict'] else 'at least'} {bar['least']:.2f}"
+    said = "{bar}: {median:.2f} ({lowest:.2f}-{highest:.2f})".format(**bar)
+    print(f"  {said}, {wanted}: {verdict}", flush=True)
 
 
 def draft_shares(pair: str, rows: Sequence[int], blas: Path) -> dict[int, float]:
