@@ -30,6 +30,7 @@ from bench.peers import environment
 from bench.peers.process import LM, OWN, VLM
 from mtp_mlx.measure.where import where
 
+REPEATS = 7
 INSTALLED = environment.ROOT / "bench" / "peers" / "installed.py"
 # Where MLX computes on the CPU it is a package of its own, which must be asked for.
 MLX = "mlx[cpu]" if sys.platform == "linux" else "mlx"
@@ -134,10 +135,11 @@ def show_sizes(found: dict[str, dict[str, Any] | None]) -> None:
 def main() -> int:
     """Print the tables and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=positive, default=7)
-    parser.add_argument("--quick", action="store_true", help="once each")
+    parser.add_argument("--repeats", type=positive, help=f"{REPEATS}")
+    parser.add_argument("--quick", action="store_true", help="once each, if not said")
     arguments = parser.parse_args()
-    lines = measure(1 if arguments.quick else arguments.repeats)
+    usual = 1 if arguments.quick else REPEATS
+    lines = measure(usual if arguments.repeats is None else arguments.repeats)
     show(lines)
     found = sizes()
     show_sizes(found)
