@@ -35,6 +35,7 @@ from bench.random_models import (
     random_target,
     text_after,
 )
+from bench.ratios import compared
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.engine.calibrate import calibrate
 from mtp_mlx.engine.calibrated import LOAD_BUDGET_S, LOAD_REPEATS
@@ -208,14 +209,20 @@ def round_lines(
         for mode in modes if repeat % 2 else reversed(modes):
             found[mode].append(run(mode, repeat, plan.rounds))
     return [
-        {"rows": rows, "context": context, "drafts": mode} | _middle(lines)
+        {"rows": rows, "context": context, "drafts": mode}
+        | _middle(lines)
+        | {"over_plain": compared(_speeds(lines), _speeds(found[0])) if mode else None}
         for mode, lines in found.items()
     ]
 
 
+def _speeds(lines: list[Line]) -> list[float]:
+    return [line["tokens_per_s"] for line in lines]
+
+
 def _middle(lines: list[Line]) -> Line:
     """Medians of the repeats, and how far their speeds lie apart."""
-    speeds = [line["tokens_per_s"] for line in lines]
+    speeds = _speeds(lines)
     names = ("ms", "tokens_per_s", "accepted", "drafted")
     middle = {name: statistics.median(line[name] for line in lines) for name in names}
     return middle | {

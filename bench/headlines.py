@@ -3,7 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from bench.peers.bars import WITHIN
+from bench.peers.process import LM, OWN
 from bench.ratios import told, told_range
+
+ABSENT = "rivals absent"
 
 
 def headline(name: str, result: Any) -> str:
@@ -93,6 +97,73 @@ def _host_time(result: Any) -> str:
     return f"host time of a round over two steps of mlx-lm: {beside}"
 
 
+def _side_by_side(result: Any) -> str:
+    bars = [bar for case in result["cases"] for bar in case["bars"]]
+    met = sum(bar["is_met"] for bar in bars)
+    within = sum(bar["verdict"] == WITHIN for bar in bars)
+    told_bars = f"{met} of {len(bars)} bars met ({within} {WITHIN})"
+    if result["engines"].get(LM) is None:
+        return f"{told_bars}; {ABSENT}"
+    over = {
+        name: [
+            line["decode_over_base"]
+            for case in result["cases"]
+            for line in case["lines"]
+            if line["variant"] == f"{OWN} {name}"
+        ]
+        for name in ("plain", "auto")
+    }
+    ratios = "; ".join(f"{name} {told_range(each)}" for name, each in over.items())
+    return f"{told_bars}; over mlx-lm: {ratios}"
+
+
+def _start(result: Any) -> str:
+    seconds = [
+        f"{line['command']} {line['seconds']:.2f} s"
+        for line in result["starts"]
+        if line["command"].startswith("import ")
+    ]
+    sizes = [
+        f"{name} {size['bytes'] / 1e6:.0f} MB"
+        for name, size in result["installed"].items()
+        if size is not None
+    ]
+    absent = [] if result["installed"].get(LM) else [ABSENT]
+    return "; ".join([", ".join(seconds), ", ".join(sizes), *absent])
+
+
+def _growth(result: Any) -> str:
+    names = {"sliding_ms": "sliding", "full_ms_steps": "full", "both_ms_steps": "both"}
+    fitted = {name: result["fitted"][key] for key, name in names.items()}
+    each = (f"{name} {'none' if p is None else f'{p:.2f}'}" for name, p in fitted.items())
+    return f"exponents of time: {', '.join(each)}; {len(result['faults'])} faults"
+
+
+def _full_size(result: Any) -> str:
+    over = [line["over_plain"] for line in result["rounds"] if line["drafts"] == "auto"]
+    size = "" if result["shrink"] == 1 else f", shrunken by {result['shrink']}"
+    return f"{result['pair']}{size}: auto over plain: {told_range(over)}"
+
+
+def _roofline(result: Any) -> str:
+    lines = result["lines"]
+    if not result["is_computed"]:
+        return f"of the floor: {_range([line['share'] for line in lines], '.0%')}"
+    if "chip" not in lines[0]:
+        return f"computed floors of a round: {_range([line['floor_ms'] for line in lines])} ms"
+    plain, drafting = ([line["12b"][way] for line in lines] for way in ("plain", "drafting"))
+    chips = f"{lines[0]['chip']} to {lines[-1]['chip']}"
+    return (
+        f"computed, 12b 4bit, {chips}: at most {_range(plain, '.0f')} tokens/s plain, "
+        f"{_range(drafting, '.0f')} with drafts"
+    )
+
+
+def _graph(result: Any) -> str:
+    counts = [line["operations"] for line in result["lines"]]
+    return f"operations of a forward: {_range(counts, 'd')}"
+
+
 def _model(result: Any) -> str:
     ratios = [line["over_plain"] for line in result["decode"] if line["over_plain"]]
     return f"over plain: {told_range(ratios)}"
@@ -111,6 +182,12 @@ HEADLINES: dict[str, Callable[[Any], str]] = {
     "copies": _copies,
     "schema_replies": _schemas,
     "serve": _serve,
+    "side_by_side": _side_by_side,
     "host_time": _host_time,
+    "start": _start,
+    "growth": _growth,
+    "full_size": _full_size,
+    "roofline": _roofline,
+    "graph": _graph,
     "mtp_mlx": _model,
 }

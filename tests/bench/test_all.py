@@ -13,6 +13,7 @@ import pytest
 from bench import all as everything
 from bench.all import BENCHES, Bench, Outcome, last_json, run, summary
 from bench.headlines import HEADLINES, headline
+from bench.peers.bars import WITHIN
 from mtp_mlx.measure.figures import WITHIN_NOISE
 
 FOLDER = Path(everything.__file__).parent
@@ -90,3 +91,44 @@ def test_a_headline_tells_no_ratio_that_is_noise():
     lines = [{"over_plain": None}, {"over_plain": {"ratio": None}}, {"over_plain": {"ratio": 1.5}}]
     told = headline("mtp_mlx", {"decode": lines})
     assert told == f"over plain: 1.50 to 1.50, 1 of 2 {WITHIN_NOISE}"
+
+
+RATIO = {"ratio": 2.0, "lowest": 1.9, "highest": 2.1}
+NOISE = {"ratio": None, "lowest": 0.9, "highest": 1.1}
+CASE = {
+    "bars": [
+        {"is_met": True, "verdict": "met"},
+        {"is_met": True, "verdict": WITHIN},
+        {"is_met": False, "verdict": "missed"},
+    ],
+    "lines": [
+        {"variant": "mlx-lm plain", "decode_over_base": None},
+        {"variant": "mtp-mlx plain", "decode_over_base": RATIO},
+        {"variant": "mtp-mlx auto", "decode_over_base": NOISE},
+        {"variant": "mtp-mlx 3", "decode_over_base": RATIO},
+    ],
+}
+
+
+def test_bars_that_are_met_are_counted_with_the_ratios_behind_them():
+    told = headline("side_by_side", {"engines": {"mlx-lm": {}}, "cases": [CASE]})
+    bars = "2 of 3 bars met (1 within the spread)"
+    assert told == f"{bars}; over mlx-lm: plain 2.00 to 2.00; auto 1 of 1 {WITHIN_NOISE}"
+    for engines in ({"mlx-lm": None}, {}):
+        alone = headline("side_by_side", {"engines": engines, "cases": [CASE]})
+        assert alone == f"{bars}; rivals absent"
+
+
+def test_headlines_of_what_takes_too_long_for_a_smoke():
+    fitted = {"sliding_ms": 0.014, "full_ms_steps": None, "both_ms_steps": 1.0}
+    told = headline("growth", {"fitted": fitted, "faults": ["rings grow"]})
+    assert told == "exponents of time: sliding 0.01, full none, both 1.00; 1 faults"
+    rounds = [{"drafts": drafts, "over_plain": RATIO} for drafts in (1, "auto")]
+    told = headline("full_size", {"pair": "26b", "shrink": 16, "rounds": rounds})
+    assert told == "26b, shrunken by 16: auto over plain: 2.00 to 2.00"
+
+
+def test_chips_have_a_headline_that_says_computed():
+    bench = next(bench for bench in BENCHES if bench.name == "roofline")
+    result = run(bench, is_smoke=False).result
+    assert headline("roofline", result).startswith("computed, 12b 4bit, M1 to ")
