@@ -13,9 +13,12 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import mtp_mlx
+from bench.counts import positive
+from mtp_mlx.measure.where import where
 from mtp_mlx.reply import Reply
 from tests.embedded import held_out
 from training import world
@@ -124,14 +127,14 @@ def show_kinds(temperature: float, cells: Sequence[dict[str, Any]]) -> None:
 def main() -> None:
     """Print the tables and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=96)
+    parser.add_argument("--prompts", type=positive, default=96)
     parser.add_argument("--pair", choices=held_out.NAMES, action="append")
     arguments = parser.parse_args()
     results = []
     for name in arguments.pair or held_out.NAMES:
         results.append(measure(name, arguments.prompts))
         show(results[-1])
-    print(json.dumps({"bench": "acceptance", "pairs": results}))
+    print(json.dumps({"bench": "acceptance", "machine": asdict(where()), "pairs": results}))
 
 
 if __name__ == "__main__":

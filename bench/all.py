@@ -2,7 +2,8 @@
 
 Every bench is a process of its own, so that none meets another's caches or memory, and prints its
 own table; then comes one table of all, and last a line of JSON for each: the machine first, then
-command, seconds, exit code and what the bench itself printed last. Exit code 1 where one failed.
+command, seconds, exit code and what the bench itself printed last. `mtp-mlx bench` draws its plot
+to build/bench.png, which git ignores. Exit code 1 where one failed.
 
     python -m bench.all                    make bench
     python -m bench.all --only auto serve  some of them
@@ -15,11 +16,15 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.headlines import headline
 from mtp_mlx.measure.tables import table
 from mtp_mlx.measure.where import where
+
+ROOT = Path(__file__).resolve().parents[1]
+PLOT = "build/bench.png"  # below it
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,9 @@ BENCHES = (
     Bench("bench.parity", "", "--variant e2b"),
     Bench("bench.rounds", "--repeats 60", "--repeats 1"),
     Bench("bench.graph", "", "--pair tiny"),
-    Bench("bench.draft_step", "--repeats 200", "--repeats 1"),
+    Bench("bench.draft_step", "--rows 1 4 8", "--repeats 1"),
     Bench("bench.auto", "--repeats 3", "--repeats 1 --pair tiny --rows 1"),
-    Bench("bench.ragged", "--rounds 100", "--rounds 1 --agreement 1"),
+    Bench("bench.ragged", "--rounds 100 --peer --peer-tokens 50", "--rounds 1 --agreement 1"),
     Bench("bench.acceptance", "--prompts 15", "--prompts 1 --pair tiny"),
     Bench("bench.right", "--prompts 60", "--prompts 1"),
     Bench("bench.policy_time", "--rows 1 8", "--pair tiny --rows 1 --tokens 12"),
@@ -64,7 +69,7 @@ BENCHES = (
     Bench("bench.full_size", "--pair 26b --shrink 16 --quick", None),
     Bench("bench.roofline", "--chips", "--quick"),
     Bench("bench.fit_table"),
-    Bench("mtp_mlx", "bench tiny --quick --json", None),
+    Bench("mtp_mlx", f"bench tiny --quick --json --plot {PLOT}", None),
 )
 
 
@@ -97,7 +102,7 @@ def run(bench: Bench, *, is_smoke: bool) -> Outcome:
     words = bench.words(is_smoke=is_smoke)
     started, lines = time.perf_counter(), []
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", *words], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-u", "-m", *words], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -135,6 +140,7 @@ def main() -> int:
     arguments = parser.parse_args()
     here = where()
     outcomes = []
+    (ROOT / PLOT).parent.mkdir(exist_ok=True)
     for bench in BENCHES:
         if bench.name in arguments.only:
             print(f"\n--- {' '.join(bench.words(is_smoke=arguments.smoke))}", flush=True)

@@ -8,9 +8,9 @@ share of 1 or more. Prints a table, then one JSON line.
 
 import argparse
 import json
+from dataclasses import asdict
 
-import mlx.core as mx
-
+from mtp_mlx.measure.where import where
 from tests.memory.long_context import (
     DEEP,
     SMALL,
@@ -46,7 +46,7 @@ def main() -> None:
                 rows.append(row | {"growth_bytes": growth, "share": growth / buffer})
                 share = f"{growth / buffer:6.3f}"
                 print(f"{name:10} {context:>8} {mode:24} {buffer:>13,} {growth:>10,} {share}")
-    print(json.dumps({"bench": "copies", "mlx": mx.__version__, "rows": rows}))
+    print(json.dumps({"bench": "copies", "machine": asdict(where()), "rows": rows}))
 
 
 if __name__ == "__main__":

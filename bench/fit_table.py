@@ -2,8 +2,10 @@
 is JSON. Computed from their shapes; nothing is measured."""
 
 import json
+from dataclasses import asdict
 
 from mtp_mlx.fit import Plan, make_plan
+from mtp_mlx.measure.where import where
 from mtp_mlx.pair_names import SIZES
 from mtp_mlx.shapes import published
 
@@ -40,7 +42,7 @@ def main() -> None:
                 figures = "".join(f"{size_bytes / 1e9:>9.2f}" for size_bytes in parts.values())
                 print(f"{size:<6}{rows:>5}{context:>9,}{figures}")
                 found.append({"pair": f"{size}-4bit", "rows": rows, "context": context} | parts)
-    print(json.dumps({"fit": found}))
+    print(json.dumps({"bench": "fit_table", "machine": asdict(where()), "fit": found}))
 
 
 if __name__ == "__main__":

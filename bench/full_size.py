@@ -21,12 +21,11 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 import mlx.core as mx
 
-from bench.here import here
 from bench.models import STORAGES, Choice, configs
 from bench.random_models import (
     PrescribedTarget,
@@ -36,6 +35,7 @@ from bench.random_models import (
     random_target,
     text_after,
 )
+from bench.ratios import compared
 from mtp_mlx.config import DrafterConfig, TargetConfig
 from mtp_mlx.engine.calibrate import calibrate
 from mtp_mlx.engine.calibrated import LOAD_BUDGET_S, LOAD_REPEATS
@@ -45,6 +45,7 @@ from mtp_mlx.engine.policy import Calibration
 from mtp_mlx.engine.runtime import limit_here
 from mtp_mlx.engine.timing import Bench
 from mtp_mlx.fit import make_plan, spell
+from mtp_mlx.measure.where import where
 from mtp_mlx.model.backend import on_gpu, read_ints
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.drafter import Drafter
@@ -195,25 +196,33 @@ def round_lines(
     k_max = most_drafts(subject.target.config, on_gpu=on_gpu())
     planner = PolicyPlanner(calibration, rows, k_max)  # it goes on learning
     found: dict[Mode, list[Line]] = {mode: [] for mode in modes}
+
+    def run(mode: Mode, repeat: int, rounds: int) -> Line:
+        """On an engine that is dropped with the call: two at once would hold their K/V twice."""
+        engine = subject.engine(rows, context, mode, plan, seed=repeat)
+        if mode == "auto":
+            engine.planner = planner
+        return timed(engine, rounds)
+
+    run("auto", 0, LEARN_ROUNDS - WARM_ROUNDS)
     for repeat in range(plan.repeats):
         for mode in modes if repeat % 2 else reversed(modes):
-            engine = subject.engine(rows, context, mode, plan, seed=repeat)
-            if mode == "auto":
-                engine.planner = planner
-                if not repeat:
-                    timed(engine, LEARN_ROUNDS - WARM_ROUNDS)
-                    engine = subject.engine(rows, context, mode, plan, seed=repeat)
-                    engine.planner = planner
-            found[mode].append(timed(engine, plan.rounds))
+            found[mode].append(run(mode, repeat, plan.rounds))
     return [
-        {"rows": rows, "context": context, "drafts": mode} | _middle(lines)
+        {"rows": rows, "context": context, "drafts": mode}
+        | _middle(lines)
+        | {"over_plain": compared(_speeds(lines), _speeds(found[0])) if mode else None}
         for mode, lines in found.items()
     ]
 
 
+def _speeds(lines: list[Line]) -> list[float]:
+    return [line["tokens_per_s"] for line in lines]
+
+
 def _middle(lines: list[Line]) -> Line:
     """Medians of the repeats, and how far their speeds lie apart."""
-    speeds = [line["tokens_per_s"] for line in lines]
+    speeds = _speeds(lines)
     names = ("ms", "tokens_per_s", "accepted", "drafted")
     middle = {name: statistics.median(line[name] for line in lines) for name in names}
     return middle | {
@@ -305,7 +314,9 @@ def main() -> None:
     reason = too_large(both, plan, dtype.size, limit_here(None))
     if reason is not None:
         refuse(reason)
-    forwards, rounds = measure(Subject(*both, dtype), plan)
+    subject = Subject(*both, dtype)
+    mx.reset_peak_memory()  # of drawing it, which rounds do not need
+    forwards, rounds = measure(subject, plan)
     kind = str(dtype).removeprefix("mlx.core.")
     size = "full size" if choice.shrink == 1 else f"SHRUNKEN by {choice.shrink}, no real model"
     name = f"{choice.pair} {choice.storage}, drafter {choice.drafter}, {size}, {kind}"
@@ -320,7 +331,7 @@ def main() -> None:
         "itemsize": dtype.size,
         "agreement": plan.agreement,
         "peak_bytes": mx.get_peak_memory(),
-        **here(),
+        "machine": asdict(where()),
         "verify": forwards,
         "rounds": rounds,
     }

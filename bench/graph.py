@@ -12,14 +12,15 @@ import json
 import re
 import tempfile
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import patch
 
 import mlx.core as mx
 
-from bench.here import here
 from mtp_mlx.checkpoint import open_target
 from mtp_mlx.embedded import NAMES, embedded_folder
+from mtp_mlx.measure.where import where
 from mtp_mlx.model import target as target_module
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.load import load_target
@@ -67,7 +68,7 @@ def main() -> None:
                 line = {"pair": name, "rows": rows, "drafts": drafts, "operations": kinds.total()}
                 lines.append(line | {"compiled": fused})
                 print(f"{name:>9} {rows:>4} {drafts:>6} {kinds.total():>10}  fused {fused}, {most}")
-    print(json.dumps({"bench": "graph", **here(), "lines": lines}))
+    print(json.dumps({"bench": "graph", "machine": asdict(where()), "lines": lines}))
 
 
 if __name__ == "__main__":

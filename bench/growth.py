@@ -17,16 +17,16 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from bench.here import here
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.fit import MARGIN, PREFILL_CHUNK, work_bytes
+from mtp_mlx.measure.where import where
 from mtp_mlx.model.drafter import Drafter
 from mtp_mlx.model.target import Target
 from tests.memory.long_context import (
@@ -232,7 +232,7 @@ def main() -> int:
     found = memory_faults(fitted, chunks) + time_faults(fitted)
     for fault in found:
         print(f"bench.growth: {fault}", file=sys.stderr)
-    result = {"bench": "growth", **here(), "fitted": fitted, "faults": found}
+    result = {"bench": "growth", "machine": asdict(where()), "fitted": fitted, "faults": found}
     print(json.dumps(result | {"rounds": rounds, "chunks": chunks}))
     return int(bool(found))
 

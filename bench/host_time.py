@@ -15,15 +15,19 @@ import contextlib
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.counts import at_least, positive
 from bench.peers import environment, process
-from bench.peers.cases import LENGTHS, Case, Variant, ratio, run, spread
+from bench.peers.cases import LENGTHS, Case, Variant, run, spread
 from bench.peers.job import Done
 from bench.peers.process import LM, OWN
 from bench.peers.prompts import prompts
+from bench.ratios import compared, told
 from mtp_mlx.embedded import NAMES
+from mtp_mlx.measure.where import where
 
 PLAIN = Variant(LM, 0)
 OURS = (Variant(OWN, 0), Variant(OWN, 1), Variant(OWN, 3), Variant(OWN, "auto"))
@@ -60,7 +64,7 @@ def lines(pair: str, rows: int, seen: dict[Variant, list[float]]) -> list[dict[s
     for each, values in seen.items():
         over = None
         if each != PLAIN and PLAIN in seen:
-            over = ratio(values, [STEPS * base for base in seen[PLAIN]])
+            over = compared(values, [STEPS * base for base in seen[PLAIN]])
         found.append(
             {
                 "pair": pair,
@@ -75,13 +79,11 @@ def lines(pair: str, rows: int, seen: dict[Variant, list[float]]) -> list[dict[s
 
 def show(line: dict[str, Any]) -> None:
     host, over = line["host_s"], line["over_two_steps"]
-    told = "-"
-    if over is not None:
-        told = "{median:.2f} ({lowest:.2f}-{highest:.2f})".format(**over)
+    beside = "-" if over is None else told(over)
     span = f"{MS * host['lowest']:.2f}-{MS * host['highest']:.2f}"
     print(
         f"{line['pair']:>10}{line['rows']:>6}{line['variant']:>16}{MS * host['median']:>10.2f}"
-        f"{span:>14}{told:>22}",
+        f"{span:>14}{beside:>22}",
         flush=True,
     )
 
@@ -91,11 +93,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=NAMES, default="tiny")
     parser.add_argument("--rows", type=int, nargs="+", choices=range(1, 9), default=list(ROWS))
-    parser.add_argument("--tokens", type=int, default=128, help="new ones of each row")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokens", type=at_least(2), default=128, help="new ones of each row")
+    parser.add_argument("--repeats", type=positive, default=5)
     asked = parser.parse_args()
-    if asked.tokens < 2 or asked.repeats < 1:
-        parser.error(f"--tokens {asked.tokens}, --repeats {asked.repeats}: at least 2, and 1")
     present = [name for name in (LM, OWN) if name in process.installed()]
     if LM not in present:
         print(f"{LM}: {environment.ABSENT}")
@@ -120,7 +120,16 @@ def main() -> int:
             ):
                 found.append(line)
                 show(line)
-    print(json.dumps({"bench": "host_time", "tokens": asked.tokens, "lines": found}))
+    print(
+        json.dumps(
+            {
+                "bench": "host_time",
+                "machine": asdict(where()),
+                "tokens": asked.tokens,
+                "lines": found,
+            }
+        )
+    )
     return 0
 
 

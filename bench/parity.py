@@ -10,6 +10,7 @@ Transformers' drafter. Prints a table, then one JSON line.
 import argparse
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ import numpy as np
 
 from mtp_mlx.checkpoint import open_drafter, open_target
 from mtp_mlx.engine import forced
+from mtp_mlx.measure.where import where
 from mtp_mlx.model.batch import Batch, Row
 from mtp_mlx.model.load import load_drafter, load_target
 from mtp_mlx.model.view import draft_view
@@ -93,7 +95,7 @@ def main() -> None:
         rows.append({"variant": variant, **row})
         cells = " ".join(f"{row[key]:9.1e}" for key in ("e", "mlx", "numpy", "mlx_lm", "chain"))
         print(f"{variant:8} {cells}")
-    print(json.dumps({"bench": "parity", "mlx": mx.__version__, "rows": rows}))
+    print(json.dumps({"bench": "parity", "machine": asdict(where()), "rows": rows}))
 
 
 if __name__ == "__main__":

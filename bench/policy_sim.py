@@ -13,14 +13,16 @@ import argparse
 import json
 import statistics
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 from bench import sim_file, sim_regimes, sim_report
+from bench.counts import positive
 from bench.sim_machine import Case
 from bench.sim_policy import Policy
 from bench.sim_run import Result, compare
+from mtp_mlx.measure.where import where
 
 OWN = Path(__file__).with_name("own_regimes.json")
 # Rows of the batch for which the time of a decision is reported.
@@ -67,6 +69,7 @@ def report(results: list[Result], times: list[float]) -> None:
         print(line)
     summary = {
         "bench": "policy_sim",
+        "machine": asdict(where()),
         "cases": len(results),
         "worst_over_plain": min(r.over_plain for r in results),
         "mean_over_best_fixed": statistics.fmean(r.over_best_fixed for r in results),
@@ -82,9 +85,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--regimes", type=Path, help="simulate the cases of this JSON file")
     parser.add_argument("--json", action="store_true", help="print only the list of figures")
-    parser.add_argument("--jobs", type=int, default=1, help="processes to run on")
+    parser.add_argument("--jobs", type=positive, default=1, help="processes to run on")
     parser.add_argument("--quick", action="store_true", help="a dozenth of the cases")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="one case of N")
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="one case of N")
     arguments = parser.parse_args()
     try:
         if arguments.regimes is not None:
@@ -96,8 +99,8 @@ def main() -> int:
         return 2
     if arguments.quick:
         cases = sim_report.quick_cases(cases)
-    cases = cases[:: max(arguments.every, 1)]
-    results, times = run(cases, max(arguments.jobs, 1))
+    cases = cases[:: arguments.every]
+    results, times = run(cases, arguments.jobs)
     if arguments.json:
         print(json.dumps([figures(result) for result in results]))
     else:

@@ -12,14 +12,17 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import asdict
 from typing import Any
 
+from bench.counts import at_least, positive
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.engine.calibrate import calibrate
 from mtp_mlx.engine.engine import Engine
 from mtp_mlx.engine.planner import Decision, PolicyPlanner
 from mtp_mlx.engine.policy import Outcome, RowInput, Shadow, Timing
 from mtp_mlx.engine.timing import Bench
+from mtp_mlx.measure.where import where
 from mtp_mlx.request import MAX_DRAFT_TOKENS, Request, Sampling
 from tests.embedded import held_out
 from tests.exact.pairs import Pair, embedded_pair
@@ -82,8 +85,10 @@ def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=NAMES, action="append")
-    parser.add_argument("--rows", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="new ones of each row")
+    parser.add_argument("--rows", type=positive, nargs="+", default=BATCHES)
+    parser.add_argument(
+        "--tokens", type=at_least(2), default=MAX_TOKENS, help="new ones of each row"
+    )
     arguments = parser.parse_args()
     results = [
         measure(name, embedded_pair(name), rows, arguments.tokens)
@@ -94,7 +99,7 @@ def main() -> None:
     for row in results:
         line = "{pair:>9} {rows:>4} {decision_ms:>12.3f} {round_ms:>9.2f} {share:>6.1%}"
         print(line.format(**row))
-    print(json.dumps({"bench": "policy_time", "rows": results}))
+    print(json.dumps({"bench": "policy_time", "machine": asdict(where()), "rows": results}))
 
 
 if __name__ == "__main__":

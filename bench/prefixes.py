@@ -9,10 +9,11 @@ cache differs. Prints a table, then one JSON line.
 import argparse
 import json
 import random
-
-import mlx.core as mx
+from dataclasses import asdict
 
 import mtp_mlx
+from bench.counts import positive
+from mtp_mlx.measure.where import where
 
 CHUNK, TURNS, WORDS, REPLY = 64, 10, 60, 40
 
@@ -20,7 +21,7 @@ CHUNK, TURNS, WORDS, REPLY = 64, 10, 60, 40
 def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--turns", type=positive, default=TURNS)
     arguments = parser.parse_args()
     draw = random.Random(0)
     rows = []
@@ -42,7 +43,9 @@ def main() -> None:
                 f"{row['warm_s']:>8.3f} {row['cold_s']:>8.3f} {'same' if text else 'PARTS':>6}"
             )
             ids += warm.token_ids
-    print(json.dumps({"bench": "prefixes", "mlx": mx.__version__, "chunk": CHUNK, "rows": rows}))
+    print(
+        json.dumps({"bench": "prefixes", "machine": asdict(where()), "chunk": CHUNK, "rows": rows})
+    )
 
 
 if __name__ == "__main__":

@@ -26,17 +26,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import mlx.core as mx
 
+from bench.counts import at_least
 from bench.peers import environment
 from bench.peers.vlm_layout import drop_vision_config
 from mtp_mlx.checkpoint import open_target
 from mtp_mlx.engine.engine import PREFILL_CHUNK
+from mtp_mlx.measure.where import where
 from mtp_mlx.model.load import load_target
 from mtp_mlx.model.target import Target
 from mtp_mlx.request import Request, Sampling
@@ -47,6 +48,7 @@ from tests.oracle import agreeing
 VARIANT = "31b"
 BATCHES = (1, 2, 4, 8)
 DRAFTS = 3
+PEER_TOKENS = 150
 # By turns below and above the window of 8, all different.
 LENGTHS = (3, 40, 6, 23, 4, 61, 7, 33, 5, 72, 2, 19, 8, 52, 9, 28, 10, 46, 12, 81)
 PEER_SCRIPT = Path(__file__).resolve().parent / "peers" / "vlm.py"
@@ -200,18 +202,23 @@ def main() -> None:
     parser.add_argument("--agreement", type=float, default=0.8)
     parser.add_argument("--rounds", type=int, default=200, help="rounds counted of each row")
     parser.add_argument("--peer", action="store_true", help="run mlx-vlm beside it")
-    parser.add_argument("--peer-tokens", type=int, default=150, help="new tokens of a peer's row")
+    tokens = f"new tokens of a peer's row, {PEER_TOKENS}"
+    parser.add_argument("--peer-tokens", type=at_least(2), help=tokens)
     arguments = parser.parse_args()
     if not 0 <= arguments.agreement <= 1:
         _refuse(f"--agreement is {arguments.agreement:g}, not from 0 to 1")
     if arguments.rounds < 1:
         _refuse(f"--rounds is {arguments.rounds}, not at least 1")
+    if arguments.peer_tokens is not None and not arguments.peer:
+        _refuse("--peer-tokens are of the peer that --peer runs; give it too")
     law = Law(arguments.agreement, DRAFTS)
     with tempfile.TemporaryDirectory() as folder:
         folders = recipe.write_pair(Path(folder), VARIANT, layout="mlx")
         lines = ours(folders[0], law, arguments.rounds)
         show(f"mtp-mlx, {DRAFTS} drafts, agreement {law.agreement:g}", lines, law)
-        theirs = peer(folders, law, arguments.peer_tokens) if arguments.peer else None
+        theirs = (
+            peer(folders, law, arguments.peer_tokens or PEER_TOKENS) if arguments.peer else None
+        )
     if theirs is not None:
         name = f"mlx-vlm {theirs['version'] or ''}".strip()
         show(name, theirs.get("lines", []), law)
@@ -222,7 +229,7 @@ def main() -> None:
         "drafts": DRAFTS,
         "agreement": law.agreement,
         "law": law.mean,
-        "mlx": version("mlx"),
+        "machine": asdict(where()),
         "ours": lines,
         "peer": theirs,
     }

@@ -9,9 +9,12 @@ alike. Prints each wrong reply's fault, then a table, then one JSON line.
 import argparse
 import json
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import mtp_mlx
+from bench.counts import positive
+from mtp_mlx.measure.where import where
 from tests.embedded import held_out
 
 TEMPERATURES = (0.0, 0.7)
@@ -40,7 +43,7 @@ def measure(name: str, num_prompts: int, seed: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Print the faults, the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--prompts", type=positive, default=200)
     parser.add_argument("--seed", type=int, default=77)
     arguments = parser.parse_args()
     results = []
@@ -51,7 +54,7 @@ def main() -> None:
         by_kind = ", ".join(f"{kind} {count}" for kind, count in result["wrong"].most_common())
         print(f"{result['pair']:>8} {result['temperature']} {result['right']:>4}  wrong: {by_kind}")
     summary = {"prompts": arguments.prompts, "seed": arguments.seed, "results": results}
-    print(json.dumps({"bench": "right", **summary}))
+    print(json.dumps({"bench": "right", "machine": asdict(where()), **summary}))
 
 
 if __name__ == "__main__":

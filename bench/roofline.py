@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from bench.chips import BANDWIDTHS
 from bench.models import STORAGES, Choice, configs
 from bench.work import Pair
+from mtp_mlx.measure.where import where
 from mtp_mlx.pair_names import SIZES
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 
@@ -232,7 +233,11 @@ def main() -> None:
     """Print the table that was asked for and the JSON line."""
     table, asked = _parse()
     bandwidth, context, drafter = asked["bandwidth"] * GB, asked["context"], asked["drafter"]
-    result: Line = {"bench": "roofline", "is_computed": table != "measured"}
+    result: Line = {
+        "bench": "roofline",
+        "machine": asdict(where()),
+        "is_computed": table != "measured",
+    }
     if table == "measured":
         try:
             lines = list(measured_lines(asked["measured"], bandwidth))

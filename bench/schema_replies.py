@@ -21,7 +21,9 @@ from typing import Any
 import jsonschema_rs
 
 import mtp_mlx
+from bench.counts import positive
 from mtp_mlx.embedded import NAMES
+from mtp_mlx.measure.where import where
 from mtp_mlx.options import Keywords
 from mtp_mlx.reply import Reply
 from training import world
@@ -190,7 +192,7 @@ def outcome(reply: Reply) -> tuple[object, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--replies", type=int, default=500)
+    parser.add_argument("--replies", type=positive, default=500)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--pairs", nargs="+", default=list(NAMES))
     given = parser.parse_args()
@@ -207,7 +209,17 @@ def main() -> None:
             f"({share:.2f}); {found.seconds:.1f} s, without drafts {found.seconds_plain:.1f} s",
             flush=True,
         )
-    print(json.dumps({"seed": given.seed, "rows": ROWS, "pairs": [asdict(r) for r in results]}))
+    print(
+        json.dumps(
+            {
+                "bench": "schema_replies",
+                "machine": asdict(where()),
+                "seed": given.seed,
+                "rows": ROWS,
+                "pairs": [asdict(r) for r in results],
+            }
+        )
+    )
     sys.exit(not all(found.is_right for found in results))
 
 

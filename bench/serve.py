@@ -5,9 +5,9 @@ Three servers run side by side on loopback, and one at a time is asked: ours as 
 asked plainly. 1, 4 and 8 clients stream greedy replies, `--requests` for each of them, to chats of
 mixed lengths that no server has seen before: who has a reply takes the next chat. All servers get
 the same chats, in an order of servers that turns around with each repeat. Tokens/s is all clients'
-completion tokens over the wall time; ratios are of the same repeat, and the median is shown. A
-reply is wrong where it is not what the same server writes when it is asked alone, afterwards,
-without a cache where it can be told so.
+completion tokens over the wall time; ratios are of the same repeat, and the median is shown where
+it is not within their noise. A reply is wrong where it is not what the same server writes when it
+is asked alone, afterwards, without a cache where it can be told so.
 
 Prints a table, then one JSON line. Exit code 1 where a reply of ours is wrong.
 
@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -26,15 +25,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.counts import positive
 from bench.peers import lm_layout
+from bench.ratios import compared, told
 from mtp_mlx.embedded import NAMES, embedded_folder
 from mtp_mlx.errors import RequestError
 from mtp_mlx.measure import client
+from mtp_mlx.measure.where import where
 from tests.embedded import held_out
 
 CLIENTS = (1, 4, 8)
@@ -105,7 +107,7 @@ def measure(
             "tokens_per_s": statistics.median(speeds[name]),
             "lowest": min(speeds[name]),
             "highest": max(speeds[name]),
-            "over_peer": statistics.median(a / b for a, b in zip(speeds[name], peer, strict=True)),
+            "over_peer": None if name == PEER else compared(speeds[name], peer),
             "first_p50_ms": 1e3 * percentile(firsts[name], 50),
             "first_p95_ms": 1e3 * percentile(firsts[name], 95),
             "replies": len(firsts[name]),
@@ -199,9 +201,9 @@ def wait(is_there: Any, process: subprocess.Popen, log: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pair", choices=NAMES, default="tiny")
-    parser.add_argument("--clients", type=int, nargs="*", default=CLIENTS)
-    parser.add_argument("--requests", type=int, default=4, help="for each client, a repeat")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--clients", type=positive, nargs="+", default=CLIENTS)
+    parser.add_argument("--requests", type=positive, default=4, help="for each client, a repeat")
+    parser.add_argument("--repeats", type=positive, default=5)
     asked = parser.parse_args()
     lines = []
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
@@ -213,24 +215,31 @@ def main() -> int:
         ]
         for server in servers:  # first uses compile and measure
             client.at_once(server.ask, chats(16, SEED), 8)
-        heads = ("tokens/s", "range", "x mlx-lm", "TTFT p50", "p95 ms", "wrong", "of")
-        print(f"{'clients':>7} {'server':20}" + "".join(f"{head:>13}" for head in heads))
+        heads = ("TTFT p50", "p95 ms", "wrong", "of")
+        speeds = f"{'tokens/s':>13}{'range':>13}{'x mlx-lm':>18}"
+        print(f"{'clients':>7} {'server':20}{speeds}" + "".join(f"{head:>13}" for head in heads))
         for clients in asked.clients:
             for line in measure(servers, clients, asked.requests, asked.repeats):
                 lines.append(line)
                 print(row(line), flush=True)
-    versions = {name: version(name) for name in ("mtp-mlx", "mlx", "mlx-lm")}
-    where = {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()}
-    print(json.dumps({"pair": asked.pair, "versions": versions, **where, "lines": lines}))
+    versions = {"mlx-lm": version("mlx-lm")}
+    about = {
+        "bench": "serve",
+        "machine": asdict(where()),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }
+    print(json.dumps({**about, "pair": asked.pair, "lines": lines}))
     return int(any(line["wrong"] for line in lines if line["server"] != PEER))
 
 
 def row(line: dict[str, Any]) -> str:
     """A line of the table."""
     spread = f"{line['lowest']:.0f}-{line['highest']:.0f}"
+    over = "-" if line["over_peer"] is None else told(line["over_peer"])
     return (
         f"{line['clients']:>7} {line['server']:20}{line['tokens_per_s']:>13.0f}{spread:>13}"
-        f"{line['over_peer']:>13.2f}{line['first_p50_ms']:>13.1f}{line['first_p95_ms']:>13.1f}"
+        f"{over:>18}{line['first_p50_ms']:>13.1f}{line['first_p95_ms']:>13.1f}"
         f"{line['wrong']:>13}{line['replies']:>13}"
     )
 

@@ -11,13 +11,14 @@ means three prompts, one after another.
 Timed are, by the clock of the engine's process: `decode`, ids that reach the host after every row
 has its first one, over the seconds from then to the last; and `whole`, all ids over the seconds
 from asking to the last, prompts included. Ratios are of decoding, within a repeat; median, lowest
-and highest over the repeats are shown. One run more of each variant is not timed but counted, while
-all rows decode: target forwards a token and row (of a plain engine 1), drafts accepted a row and
-round (tokens a forward of the row, less 1), and reads, how often the host waits for an array, a
-target forward. CPU time is of all threads; other programs move it less than the clock. A row is
-wrong where any run gives other ids than the same engine does for the row alone, plain; a preloaded
-BLAS rounds a row otherwise beside others, so there wrong rows are counted but no failure. `MB` is
-MLX's own peak with the weights. Each variant writes a few ids untimed before a case.
+and highest over the repeats are shown, and of those within the noise no median. One run more of
+each variant is not timed but counted, while all rows decode: target forwards a token and row (of a
+plain engine 1), drafts accepted a row and round (tokens a forward of the row, less 1), and reads,
+how often the host waits for an array, a target forward. CPU time is of all threads; other programs
+move it less than the clock. A row is wrong where any run gives other ids than the same engine does
+for the row alone, plain; a preloaded BLAS rounds a row otherwise beside others, so there wrong rows
+are counted but no failure. `MB` is MLX's own peak with the weights. Each variant writes a few ids
+untimed before a case.
 
 With --blas a library is preloaded in all processes in place of the BLAS that MLX's CPU wheels come
 with; OpenBLAS makes rows cheap, as a good GPU does. On Debian:
@@ -36,25 +37,30 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bench import start
 from bench.peers import environment, process
-from bench.peers.bars import judged
-from bench.peers.cases import BASE, LENGTHS, Case, Seen, Variant, ratio, run, spread, variants
+from bench.peers.bars import WITHIN, judged
+from bench.peers.cases import BASE, LENGTHS, Case, Seen, Variant, run, spread, variants
 from bench.peers.process import OWN, Process
 from bench.peers.prompts import prompts
+from bench.ratios import compared, told
 from mtp_mlx.embedded import NAMES
+from mtp_mlx.measure.where import where
+from mtp_mlx.request import MAX_DRAFT_TOKENS
 
-HEADS = ("tok/s", "low-high", "x mlx-lm", "low-high", "whole", "fwd/tok", "accept", "reads")
-HEADS += ("CPU ms/tok", "wrong", "MB")
+RATIO = "x mlx-lm"  # of decoding
+HEADS = ("tok/s", "low-high", RATIO, "whole", "fwd/tok", "accept", "reads", "CPU ms/tok", "wrong")
+HEADS += ("MB",)
+USUAL = {"rows": [1, 4, 8], "depths": [1, 3], "peer_drafts": 3, "tokens": 256, "repeats": 3}
+QUICK = {"rows": [1, 2], "depths": [2], "peer_drafts": 3, "tokens": 24, "repeats": 1}
 SHARE_REPEATS = 60  # steps that tell what a draft costs
 WARM_UP = 16  # ids a row that each variant writes before a case is timed
 
@@ -95,15 +101,16 @@ def line(
     variant: Variant, seen: Mapping[Variant, Seen], right: Sequence[list[int]]
 ) -> dict[str, Any]:
     """What is shown of a variant."""
-    own, base = seen[variant], seen.get(Variant(BASE, 0))
+    plain = Variant(BASE, 0)
+    own, base = seen[variant], None if variant == plain else seen.get(plain)
     rows = own.total("rows")
     tokens = own.total("decode_tokens")
     return {
         "variant": variant.name,
         "decode_tokens_per_s": spread(own.decode),
         "whole_tokens_per_s": spread(own.whole),
-        "decode_over_base": None if base is None else ratio(own.decode, base.decode),
-        "whole_over_base": None if base is None else ratio(own.whole, base.whole),
+        "decode_over_base": None if base is None else compared(own.decode, base.decode),
+        "whole_over_base": None if base is None else compared(own.whole, base.whole),
         "forwards_per_token": rows / tokens,
         "accepted": tokens / rows - 1,
         "reads_per_forward": own.total("reads") / own.total("forwards"),
@@ -114,16 +121,20 @@ def line(
     }
 
 
+def cells_of(name: str, cells: Sequence[str]) -> str:
+    """A line of a table, whose ratios are as wide as `told` makes them."""
+    widths = [18 if head == RATIO else 11 for head in HEADS]
+    told_cells = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return f"{name:>14}" + "".join(told_cells)
+
+
 def show(found: dict[str, Any]) -> None:
     """A line of a case's table."""
     speed, over = found["decode_tokens_per_s"], found["decode_over_base"]
-    ratios = ("-", "-")
-    if over is not None:
-        ratios = f"{over['median']:.2f}", f"{over['lowest']:.2f}-{over['highest']:.2f}"
     cells = (
         f"{speed['median']:.0f}",
         f"{speed['lowest']:.0f}-{speed['highest']:.0f}",
-        *ratios,
+        "-" if over is None else told(over),
         f"{found['whole_tokens_per_s']['median']:.0f}",
         f"{found['forwards_per_token']:.2f}",
         f"{found['accepted']:.2f}",
@@ -132,40 +143,43 @@ def show(found: dict[str, Any]) -> None:
         f"{found['wrong']} of {found['of']}",
         f"{found['peak_bytes'] / 1e6:.0f}",
     )
-    print(f"{found['variant']:>14}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
+    print(cells_of(found["variant"], cells), flush=True)
 
 
 def show_bar(bar: dict[str, Any]) -> None:
     """Met or missed by the median; and whether every repeat says so."""
     verdict = "met" if bar["is_met"] else "MISSED"
-    if bar["lowest"] < bar["least"] <= bar["highest"]:
-        verdict += ", within the spread"
-    said = "{bar}: {median:.2f} ({lowest:.2f}-{highest:.2f}), at least {least:.2f}".format(**bar)
-    print(f"  {said}: {verdict}", flush=True)
+    if bar["verdict"] == WITHIN:
+        verdict += f", {WITHIN}"
+    wanted = f"{'above' if bar['is_strict'] else 'at least'} {bar['least']:.2f}"
+    said = "{bar}: {median:.2f} ({lowest:.2f}-{highest:.2f})".format(**bar)
+    print(f"  {said}, {wanted}: {verdict}", flush=True)
 
 
-def draft_share(pair: str, blas: Path) -> float:
-    """What a draft step takes of a plain step there, by bench.draft_step."""
-    words = [sys.executable, "-m", "bench.draft_step"]
-    said = subprocess.run(
-        [*words, "--pair", pair, "--repeats", str(SHARE_REPEATS)],
+def draft_shares(pair: str, rows: Sequence[int], blas: Path) -> dict[int, float]:
+    """What a draft step takes of a plain step there by number of rows, by bench.draft_step."""
+    words = [sys.executable, "-m", "bench.draft_step", "--preloaded", str(blas)]
+    done = subprocess.run(
+        [*words, "--pair", pair, "--repeats", str(SHARE_REPEATS), "--rows", *map(str, rows)],
         cwd=environment.ROOT,
         env={**os.environ, "LD_PRELOAD": str(blas)},
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
-        check=True,
     )
-    [row] = json.loads(said.stdout.splitlines()[-1])["rows"]
-    return row["ratio"]
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise process.Failed(f"bench.draft_step has ended with {done.returncode}: {reason}")
+    lines = json.loads(done.stdout.splitlines()[-1])["lines"]
+    return {line["rows"]: line["over_plain"]["median"] for line in lines}
 
 
 def measure_pair(
     pair: str, engines: Mapping[str, Process], chosen: Sequence[Variant], asked: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """All cases of a pair."""
-    share = None if asked.blas is None else draft_share(pair, asked.blas)
-    if share is not None:
-        print(f"{pair}: a draft step takes {share:.3f} of a plain step")
+    shares = {} if asked.blas is None else draft_shares(pair, asked.rows, asked.blas)
+    for rows, share in shares.items():
+        print(f"{pair}, {rows} rows: a draft step takes {share:.3f} of a plain step")
     most = max(asked.rows)
     texts = {kind: prompts(pair, LENGTHS[kind])[: max(most, 3)] for kind in asked.lengths}
     every = [prompt for kind in texts.values() for prompt in kind]
@@ -179,12 +193,13 @@ def measure_pair(
             case = Case.of(rows, kind, texts[kind])
             seen = measure(engines, case, chosen, asked.tokens, asked.repeats)
             print(f"\n{pair}, {rows} row{'s' * (rows > 1)}, {kind} lengths")
-            print(" " * 14 + "".join(f"{head:>11}" for head in HEADS))
+            print(cells_of("", HEADS))
             lines = []
             for variant in chosen:
                 alone = [right[variant.engine][tuple(prompt)] for prompt in case.prompts]
                 lines.append(line(variant, seen, alone))
                 show(lines[-1])
+            share = shares.get(rows)
             met = judged(seen, rows, kind, share, asked.peer_drafts)
             for bar in met:
                 show_bar(bar)
@@ -202,21 +217,34 @@ def arguments() -> argparse.Namespace:
     """What is asked; leaves with 2 and one line where it makes no sense."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=NAMES, action="append", default=None)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--rows", type=int, nargs="+")
     parser.add_argument("--lengths", choices=tuple(LENGTHS), nargs="+", default=list(LENGTHS))
-    parser.add_argument("--depths", type=int, nargs="*", default=[1, 3], help="ours, fixed")
-    parser.add_argument("--peer-drafts", type=int, default=3, help="mlx-vlm's, a round")
-    parser.add_argument("--tokens", type=int, default=256, help="new ones of each row")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--depths", type=int, nargs="*", help="ours, fixed")
+    parser.add_argument("--peer-drafts", type=int, help="mlx-vlm's, a round")
+    parser.add_argument("--tokens", type=int, help="new ones of each row")
+    parser.add_argument("--repeats", type=int)
     parser.add_argument("--blas", type=Path, help="a library to preload, as OpenBLAS")
     parser.add_argument("--own", action="store_true", help="leave the peers out")
-    parser.add_argument("--quick", action="store_true", help="a smoke: 1 and 2 rows, 24 ids, once")
+    parser.add_argument("--quick", action="store_true", help="less of all that is not named")
     asked = parser.parse_args()
-    if asked.quick:
-        asked.rows, asked.tokens, asked.repeats, asked.depths = [1, 2], 24, 1, [2]
+    if asked.own and asked.peer_drafts is not None:
+        _refuse("--peer-drafts are of mlx-vlm, which --own leaves out")
+    usual = (QUICK if asked.quick else USUAL).items()
+    left_out = {name: value for name, value in usual if vars(asked)[name] is None}
+    asked = argparse.Namespace(**vars(asked) | left_out)
+    _check(asked)
+    return asked
+
+
+def _check(asked: argparse.Namespace) -> None:
+    """Refuse what makes no sense, and find the library's own path."""
     most = len(LENGTHS["equal"])
     if not all(1 <= rows <= most for rows in asked.rows):
         _refuse(f"--rows are {asked.rows}, not each from 1 to {most}")
+    if not all(0 <= depth <= MAX_DRAFT_TOKENS for depth in asked.depths):
+        _refuse(f"--depths are {asked.depths}, not each from 0 to {MAX_DRAFT_TOKENS}")
+    if not 1 <= asked.peer_drafts <= MAX_DRAFT_TOKENS:
+        _refuse(f"--peer-drafts is {asked.peer_drafts}, not from 1 to {MAX_DRAFT_TOKENS}")
     if asked.tokens < 2 or asked.repeats < 1:
         _refuse(f"--tokens {asked.tokens}, --repeats {asked.repeats}: at least 2, and 1")
     if asked.blas is not None:
@@ -225,28 +253,14 @@ def arguments() -> argparse.Namespace:
         if not asked.blas.is_file():
             _refuse(f"--blas {asked.blas}: no such file")
         asked.blas = asked.blas.resolve()
-    return asked
-
-
-def commit() -> str:
-    """What is measured, as git names it; a + marks changed files."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude", "*"],
-        cwd=environment.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    return said.stdout.strip() or "unknown"
 
 
 def about(asked: argparse.Namespace) -> dict[str, Any]:
     """The machine, and what was asked."""
     return {
         "bench": "side_by_side",
-        "commit": commit(),
-        "machine": platform.platform(),
+        "machine": asdict(where()),
         "cpus": os.cpu_count(),
-        "mlx": version("mlx"),
         "blas": None if asked.blas is None else asked.blas.name,
         "tokens": asked.tokens,
         "repeats": asked.repeats,
@@ -267,8 +281,16 @@ def show_engines(known: Mapping[str, dict[str, Any] | None]) -> None:
 
 
 def main() -> int:
-    """Print tables and the JSON line; 1 where a row of ours is wrong."""
+    """Print tables and the JSON line; 1 where a row of ours is wrong, 2 where a process fails."""
     asked = arguments()
+    try:
+        return beside(asked)
+    except process.Failed as error:
+        _refuse(str(error))
+
+
+def beside(asked: argparse.Namespace) -> int:
+    """All that is asked for, from processes to JSON."""
     present = (OWN,) if asked.own else process.installed()
     wanted = present if asked.own else tuple(process.MODULES)
     engines: dict[str, dict[str, Any] | None] = dict.fromkeys(wanted)

@@ -16,20 +16,21 @@ Prints a table, then one JSON line.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.counts import positive
 from bench.peers import environment
 from bench.peers.process import LM, OWN, VLM
+from mtp_mlx.measure.where import where
 
+REPEATS = 7
 INSTALLED = environment.ROOT / "bench" / "peers" / "installed.py"
 # Where MLX computes on the CPU it is a package of its own, which must be asked for.
 MLX = "mlx[cpu]" if sys.platform == "linux" else "mlx"
@@ -134,15 +135,15 @@ def show_sizes(found: dict[str, dict[str, Any] | None]) -> None:
 def main() -> int:
     """Print the tables and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="once each")
+    parser.add_argument("--repeats", type=positive, help=f"{REPEATS}")
+    parser.add_argument("--quick", action="store_true", help="once each, if not said")
     arguments = parser.parse_args()
-    lines = measure(1 if arguments.quick else arguments.repeats)
+    usual = 1 if arguments.quick else REPEATS
+    lines = measure(usual if arguments.repeats is None else arguments.repeats)
     show(lines)
     found = sizes()
     show_sizes(found)
-    machine = {"machine": platform.platform(), "cpus": os.cpu_count(), "mlx": version("mlx")}
-    result = {"bench": "start", **machine, "python": platform.python_version()}
+    result = {"bench": "start", "machine": asdict(where()), "cpus": os.cpu_count()}
     print(json.dumps({**result, "starts": lines, "installed": found}))
     return 0
 

@@ -29,11 +29,11 @@ class Variant:
 
 
 def variants(engines: Sequence[str], depths: Sequence[int], peer_drafts: int) -> list[Variant]:
-    """Those of the engines that are here."""
+    """Those of the engines that are here, each once: a depth of 0 is plain decoding."""
     peers = [Variant(LM, 0), Variant(VLM, 0), Variant(VLM, peer_drafts)]
     own: list[Drafts] = [0, "auto", *depths]
     ours = [Variant(OWN, drafts) for drafts in own]
-    return [variant for variant in (*peers, *ours) if variant.engine in engines]
+    return [variant for variant in dict.fromkeys((*peers, *ours)) if variant.engine in engines]
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,3 @@ Median = dict[str, float]
 
 def spread(values: Sequence[float]) -> Median:
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
-
-
-def ratio(over: Sequence[float], under: Sequence[float]) -> Median:
-    """Of the values of the same repeat."""
-    return spread([a / b for a, b in zip(over, under, strict=True)])

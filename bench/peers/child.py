@@ -101,7 +101,10 @@ def serve(load: Callable[[str, str], Engine]) -> None:
         answers.flush()
 
     asked = json.loads(sys.stdin.readline())
-    check_preloaded(asked["blas"])
+    try:
+        check_preloaded(asked["blas"])
+    except RuntimeError as error:
+        sys.exit(str(error))
     engine = load(asked["target"], asked["drafter"])
     answer(about(engine))
     for line in sys.stdin:

@@ -20,6 +20,10 @@ OWN, LM, VLM = "mtp-mlx", "mlx-lm", "mlx-vlm"
 MODULES = {OWN: "bench.peers.own", LM: "bench.peers.lm", VLM: "bench.peers.vlm_engine"}
 
 
+class Failed(RuntimeError):
+    """A process has ended before it was asked to."""
+
+
 def write_pairs(pair: str, folder: Path) -> dict[str, tuple[Path, Path]]:
     """Target and drafter as each engine loads them, below `folder`."""
     names = pair, f"{pair}{DRAFTER_SUFFIX}"
@@ -41,7 +45,7 @@ class Process:
     _popen: subprocess.Popen[str]
 
     def run(self, job: Job) -> Done:
-        """One job, to its end. Raises RuntimeError where the engine has failed."""
+        """One job, to its end. Raises Failed where the engine has ended."""
         answer = _ask(self._popen, asdict(job), self.name)
         self.about["max_rss_bytes"] = answer.pop("max_rss_bytes")
         return Done(**answer)
@@ -54,7 +58,7 @@ def _ask(popen: subprocess.Popen[str], value: dict[str, Any], name: str) -> dict
         popen.stdin.flush()
     line = popen.stdout.readline()
     if not line:
-        raise RuntimeError(f"{name} has ended with exit code {popen.wait()}; see its lines above")
+        raise Failed(f"{name} has ended with exit code {popen.wait()}; see its lines above")
     return json.loads(line)
 
 

@@ -13,6 +13,7 @@ import pytest
 from bench import all as everything
 from bench.all import BENCHES, Bench, Outcome, last_json, run, summary
 from bench.headlines import HEADLINES, headline
+from bench.peers.bars import WITHIN
 from mtp_mlx.measure.figures import WITHIN_NOISE
 
 FOLDER = Path(everything.__file__).parent
@@ -44,7 +45,7 @@ def test_a_bench_runs_with_its_smallest_sizes(bench, monkeypatch, capsys):
     except SystemExit as left:
         assert left.code in (None, 0, 1, False, True)
     result = last_json(capsys.readouterr().out)
-    assert result
+    assert result["machine"]["mlx"] and "commit" in result["machine"]
     assert headline(bench.name, result) or bench.name not in HEADLINES
 
 
@@ -60,7 +61,9 @@ def test_a_bench_that_fails_or_prints_no_json_is_shown():
     failed = run(Bench("bench.rounds", "--no-such-option"), is_smoke=False)
     assert (failed.exit_code, failed.result, failed.is_right) == (2, None, False)
     assert failed.command == "python -m bench.rounds --no-such-option"
-    lost = Outcome("auto", "python -m bench.auto", 60.4, 1, {"cases": [{"ratio": 0.9}]})
+    lost = Outcome(
+        "auto", "python -m bench.auto", 60.4, 1, {"cases": [{"over_plain": {"ratio": 0.9}}]}
+    )
     assert not lost.is_right
     lines = summary([failed, lost]).splitlines()
     assert lines[0].split() == ["bench", "s", "exit", "came", "to"]
@@ -80,7 +83,7 @@ def test_the_whole_run_ends_with_a_table_and_a_line_of_json_each():
     ]
     assert bodies[0]["machine"]["mlx"] and bodies[0]["seconds"] > 0
     assert bodies[1]["command"] == "python -m bench.draft_step --repeats 1"
-    assert len(bodies[1]["result"]["rows"]) == 2
+    assert len(bodies[1]["result"]["lines"]) == 2
     assert "a draft step over a plain step: tiny" in done.stdout
 
 
@@ -88,3 +91,44 @@ def test_a_headline_tells_no_ratio_that_is_noise():
     lines = [{"over_plain": None}, {"over_plain": {"ratio": None}}, {"over_plain": {"ratio": 1.5}}]
     told = headline("mtp_mlx", {"decode": lines})
     assert told == f"over plain: 1.50 to 1.50, 1 of 2 {WITHIN_NOISE}"
+
+
+RATIO = {"ratio": 2.0, "lowest": 1.9, "highest": 2.1}
+NOISE = {"ratio": None, "lowest": 0.9, "highest": 1.1}
+CASE = {
+    "bars": [
+        {"is_met": True, "verdict": "met"},
+        {"is_met": True, "verdict": WITHIN},
+        {"is_met": False, "verdict": "missed"},
+    ],
+    "lines": [
+        {"variant": "mlx-lm plain", "decode_over_base": None},
+        {"variant": "mtp-mlx plain", "decode_over_base": RATIO},
+        {"variant": "mtp-mlx auto", "decode_over_base": NOISE},
+        {"variant": "mtp-mlx 3", "decode_over_base": RATIO},
+    ],
+}
+
+
+def test_bars_that_are_met_are_counted_with_the_ratios_behind_them():
+    told = headline("side_by_side", {"engines": {"mlx-lm": {}}, "cases": [CASE]})
+    bars = "2 of 3 bars met (1 within the spread)"
+    assert told == f"{bars}; over mlx-lm: plain 2.00 to 2.00; auto 1 of 1 {WITHIN_NOISE}"
+    for engines in ({"mlx-lm": None}, {}):
+        alone = headline("side_by_side", {"engines": engines, "cases": [CASE]})
+        assert alone == f"{bars}; rivals absent"
+
+
+def test_headlines_of_what_takes_too_long_for_a_smoke():
+    fitted = {"sliding_ms": 0.014, "full_ms_steps": None, "both_ms_steps": 1.0}
+    told = headline("growth", {"fitted": fitted, "faults": ["rings grow"]})
+    assert told == "exponents of time: sliding 0.01, full none, both 1.00; 1 faults"
+    rounds = [{"drafts": drafts, "over_plain": RATIO} for drafts in (1, "auto")]
+    told = headline("full_size", {"pair": "26b", "shrink": 16, "rounds": rounds})
+    assert told == "26b, shrunken by 16: auto over plain: 2.00 to 2.00"
+
+
+def test_chips_have_a_headline_that_says_computed():
+    bench = next(bench for bench in BENCHES if bench.name == "roofline")
+    result = run(bench, is_smoke=False).result
+    assert headline("roofline", result).startswith("computed, 12b 4bit, M1 to ")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 
@@ -70,6 +71,23 @@ def test_the_smallest_run(subject, monkeypatch, capsys):
     assert auto["decision"]
     show("toy", forwards, rounds)
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(forwards) + len(rounds)
+
+
+def test_the_engine_before_is_gone_when_the_next_is_made(subject, monkeypatch):
+    """Two at once would hold their K/V twice, which at full size no machine was asked for."""
+    monkeypatch.setattr(full_size, "LEARN_ROUNDS", 4)
+    engine_at, made = full_size.engine_at, []
+
+    def counted(*given):
+        assert [each for each in made if each() is not None] == []
+        engine = engine_at(*given)
+        made.append(weakref.ref(engine))
+        return engine
+
+    calibration = subject.calibrate(1)
+    monkeypatch.setattr(full_size, "engine_at", counted)
+    full_size.round_lines(subject, 1, 40, replace(PLAN, drafts=(1,), repeats=2), calibration)
+    assert len(made) == 2 * 3 + 1
 
 
 def test_a_machine_that_is_too_small_is_refused_before_anything_is_drawn(monkeypatch, capsys):

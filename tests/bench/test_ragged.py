@@ -48,7 +48,13 @@ def test_within_three_standard_errors_and_no_row_wrong():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("agreement", "1.01"), ("agreement", "-0.1"), ("agreement", "nan"), ("rounds", "0")],
+    [
+        ("agreement", "1.01"),
+        ("agreement", "-0.1"),
+        ("agreement", "nan"),
+        ("rounds", "0"),
+        ("peer-tokens", "40"),
+    ],
 )
 def test_what_has_no_law_is_refused_in_one_line(option, value, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ragged", f"--{option}={value}"])

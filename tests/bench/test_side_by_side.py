@@ -3,13 +3,14 @@ for. The peers have an environment of their own, which is not there in tests."""
 
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench import side_by_side
 from bench.peers import bars, cases, environment, process
-from bench.peers.cases import Case, Seen, Variant, ratio
+from bench.peers.cases import Case, Seen, Variant
 from bench.peers.installed import closure, size
 from bench.peers.job import Done, Job
 from bench.peers.process import LM, OWN, VLM
@@ -25,6 +26,14 @@ def done(text: list[int], seconds: float = 1.0) -> Done:
         decode_cpu_s=seconds, peak_bytes=1, forwards=len(text), rows=len(text), reads=len(text),
         eval_s=0.0,
     )  # fmt: skip
+
+
+OWN_OVER_LM = bars.bars(3)[0]
+
+
+def judged_of(bar: bars.Bar, ratios: tuple[float, float, float]) -> dict:
+    measured = dict(zip(("lowest", "median", "highest"), ratios, strict=True))
+    return measured | bars.verdict(bar, 1, measured)
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +93,27 @@ def test_cases_of_a_pair_are_measured_judged_and_shown(own, monkeypatch, capsys)
     assert "3 of 3 rows alone are ours" in said and "tiny, 2 rows, mixed lengths" in said
 
 
-def test_what_a_draft_step_takes_is_asked_with_the_library_preloaded(monkeypatch, capfd):
+@pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD is Linux's")
+def test_what_a_draft_step_takes_is_asked_by_rows_with_the_library_preloaded(monkeypatch):
     monkeypatch.setattr(side_by_side, "SHARE_REPEATS", 3)
-    absent = Path("/no/such/library.so")  # the loader says so, and goes on without
-    assert 0 < side_by_side.draft_share("tiny", absent) < 1
-    assert str(absent) in capfd.readouterr().err
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    library = next(Path(line.split()[-1]) for line in maps if "/libm." in line)
+    found = side_by_side.draft_shares("tiny", [1, 2], library)
+    assert list(found) == [1, 2] and all(0 < share < 1 for share in found.values())
+
+
+def test_where_a_library_is_not_there_no_share_is_told(monkeypatch, capsys):
+    """The loader only warns, and the share would be that of another library."""
+    absent = Path("/no/such/library.so")
+    monkeypatch.setattr(side_by_side, "arguments", lambda: Namespace())
+    monkeypatch.setattr(
+        side_by_side, "beside", lambda _: side_by_side.draft_shares("tiny", [1], absent)
+    )
+    with pytest.raises(SystemExit) as left:
+        side_by_side.main()
+    heard = capsys.readouterr()
+    assert (left.value.code, heard.out, heard.err.count("\n")) == (2, "", 1)
+    assert heard.err.endswith(f"bench.draft_step: {absent} is not loaded\n")
 
 
 def test_an_engine_that_fails_says_so(own, tmp_path, capfd):
@@ -116,10 +141,6 @@ def test_one_row_is_three_prompts_and_more_are_the_first_ones():
     asked = [[2, n] for n in range(8)]
     assert Case.of(1, "equal", asked).batches == ([[2, 0]], [[2, 1]], [[2, 2]])
     assert Case.of(4, "equal", asked).batches == ([[2, 0], [2, 1], [2, 2], [2, 3]],)
-
-
-def test_ratios_are_of_the_same_repeat():
-    assert ratio([2, 9, 8], [1, 3, 2]) == {"median": 3, "lowest": 2, "highest": 4}
 
 
 def test_a_row_is_wrong_where_any_run_has_other_ids():
@@ -159,8 +180,19 @@ def test_bars_are_judged_where_both_are_here_and_they_apply():
     assert not [name for name, _ in met(8, "equal", None) if "mlx-vlm" in name]
     del seen[Variant(LM, 0)]
     assert met(4, "equal", 0.3) == [("auto / plain", True)]
-    cheap = [("auto / plain", True), ("auto / plain, drafts cheap", True)]
+    cheap = [("auto / plain", True), ("auto / plain, drafts cheap", False)]
     assert met(4, "equal", 0.19) == cheap
+
+
+def test_a_variant_that_is_named_twice_is_measured_once():
+    chosen = cases.variants((OWN,), (0, 1, 3, 1), 3)
+    assert [each.drafts for each in chosen] == [0, "auto", 1, 3]
+
+
+def test_quick_gives_way_to_what_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["side_by_side", "--quick", "--rows", "8", "--tokens", "256"])
+    asked = side_by_side.arguments()
+    assert (asked.rows, asked.tokens, asked.repeats, asked.depths) == ([8], 256, 1, [2])
 
 
 def test_what_a_package_requires_is_counted_with_it():
@@ -175,6 +207,11 @@ def test_what_a_package_requires_is_counted_with_it():
     [
         (["--rows", "9"], "--rows are [9]"),
         (["--tokens", "1"], "--tokens 1"),
+        (["--quick", "--rows", "9"], "--rows are [9]"),
+        (["--depths", "1", "8"], "--depths are [1, 8]"),
+        (["--depths", "-1"], "--depths are [-1]"),
+        (["--peer-drafts", "0"], "--peer-drafts is 0"),
+        (["--own", "--peer-drafts", "5"], "--peer-drafts are of mlx-vlm"),
         (["--blas", "/nowhere/libopenblas.so"], "--blas /nowhere/libopenblas.so: no such file"),
     ],
 )
@@ -189,19 +226,30 @@ def test_what_makes_no_sense_is_refused_in_one_line(options, said, capsys, monke
 
 
 @pytest.mark.parametrize(
-    ("ratios", "verdict"),
+    ("ratios", "said", "verdict"),
     [
-        ((1.5, 1.6, 1.7), "met"),
-        ((1.1, 1.6, 1.7), "met, within the spread"),
-        ((1.1, 1.3, 1.4), "MISSED, within the spread"),
-        ((1.1, 1.2, 1.3), "MISSED"),
+        ((1.5, 1.6, 1.7), "met", "met"),
+        ((1.4, 1.4, 1.7), "met", "met"),
+        ((1.1, 1.6, 1.7), "met, within the spread", "within the spread"),
+        ((1.1, 1.3, 1.4), "MISSED, within the spread", "within the spread"),
+        ((1.1, 1.2, 1.3), "MISSED", "missed"),
     ],
 )
-def test_a_bar_says_whether_every_repeat_agrees(ratios, verdict, capsys):
-    lowest, median, highest = ratios
-    bar = {"bar": "plain / mlx-lm plain", "least": 1.4, "is_met": median >= 1.4}
-    side_by_side.show_bar({**bar, "lowest": lowest, "median": median, "highest": highest})
-    assert capsys.readouterr().out.strip().endswith(f"at least 1.40: {verdict}")
+def test_a_bar_says_whether_every_repeat_agrees(ratios, said, verdict, capsys):
+    found = judged_of(OWN_OVER_LM, ratios)
+    assert found["verdict"] == verdict
+    side_by_side.show_bar({"bar": OWN_OVER_LM.name, "least": 1.4, "is_strict": False} | found)
+    assert capsys.readouterr().out.strip().endswith(f"at least 1.40: {said}")
+
+
+def test_what_is_asked_to_be_above_is_not_met_by_as_much():
+    above = replace(OWN_OVER_LM, is_strict=True)
+    assert judged_of(above, (1.4, 1.4, 1.4))["verdict"] == "missed"
+    assert judged_of(above, (1.41, 1.41, 1.41))["verdict"] == "met"
+    strict = [bar for bar in bars.bars(3) if bar.is_strict]
+    assert [(bar.name, set(bar.least.values())) for bar in strict] == [
+        ("auto / plain, drafts cheap", {1.0})
+    ]
 
 
 def test_what_is_not_installed_is_named(capsys):
