@@ -49,7 +49,8 @@ def check_type(scope: Scope) -> None:
 
 
 async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
-    """All bytes of the body; never holds more than the limit and one piece."""
+    """All bytes of the body; never holds more than the limit and one piece, and the old place of
+    it where it must move as it grows."""
     too_large = Refused(
         413, "body_too_large", f"the body is larger than {limits.body_bytes:,} bytes"
     )
