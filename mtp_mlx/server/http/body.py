@@ -18,6 +18,7 @@ from mtp_mlx.server.http.guard import values
 from mtp_mlx.server.limits import Limits
 
 IN_LOOP_BYTES = 64 << 10  # larger ones are parsed beside the event loop
+PIECE_BYTES = 64 << 10  # at least, of what is kept of one that still comes
 MAX_DIGITS = 20  # of an integer; a seed has at most 20
 MAX_FLOAT_CHARS = 1024
 STEPS = bytes(1 if byte in b"[{" else 255 for byte in range(256))  # +1, -1 as signed bytes
@@ -49,15 +50,15 @@ def check_type(scope: Scope) -> None:
 
 
 async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
-    """All bytes of the body; never holds more than the limit and one piece, and the old place of
-    it where it must move as it grows."""
+    """All bytes of the body; never holds more than the limit and one message, until it is
+    whole: it is kept in pieces, for one that grows would have to move."""
     too_large = Refused(
         413, "body_too_large", f"the body is larger than {limits.body_bytes:,} bytes"
     )
     lengths = values(scope["headers"], b"content-length")
     if lengths and int(lengths[0]) > limits.body_bytes:
         raise too_large
-    body = bytearray()
+    pieces, size = [bytearray()], 0
     end = time.monotonic() + limits.body_s
     more = True
     while more:
@@ -74,11 +75,15 @@ async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
             ) from None
         if message["type"] == "http.disconnect":
             raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > limits.body_bytes:
+        came = message.get("body", b"")
+        size += len(came)
+        if size > limits.body_bytes:
             raise too_large
+        if len(pieces[-1]) > PIECE_BYTES:
+            pieces.append(bytearray())
+        pieces[-1] += came
         more = message.get("more_body", False)
-    return bytes(body)
+    return b"".join(pieces)
 
 
 def parse(body: bytes, most_depth: int) -> dict[str, Any]:
