@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import mlx.core as mx
 
@@ -17,6 +17,8 @@ class _Inside(threading.local):
 
 
 _INSIDE = _Inside()
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def eval_s() -> float:
@@ -47,7 +49,7 @@ def on_gpu() -> bool:
     return mx.default_device().type == mx.DeviceType.gpu
 
 
-def compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """The function as one kernel, whatever the shapes. On CPU, MLX has g++ make it the first time,
     in the temporary folder, and where there is no g++ runs the function as it is."""
     return mx.compile(function, shapeless=True)

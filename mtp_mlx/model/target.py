@@ -4,17 +4,19 @@ Attribute names are the canonical checkpoint keys (`mtp_mlx.keys`). Source of th
 Transformers 5.14.1, models/gemma4.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mtp_mlx.config import LayerSpec, TargetConfig
+from mtp_mlx.model import tail
 from mtp_mlx.model.attention import Attention
 from mtp_mlx.model.backend import queue
 from mtp_mlx.model.batch import Batch
 from mtp_mlx.model.cache import Cache
-from mtp_mlx.model.ffn import MLP, geglu, make_experts
+from mtp_mlx.model.ffn import MLP, make_experts
 from mtp_mlx.model.head import tied_head
 from mtp_mlx.model.linear import Linear
 from mtp_mlx.model.norm import RMSNorm
@@ -40,6 +42,7 @@ class DecoderLayer(nn.Module):
         self.pre_feedforward_layernorm = RMSNorm(width, eps)
         self.post_feedforward_layernorm = RMSNorm(width, eps)
         self.layer_scalar = mx.ones((1,))
+        self.has_per_layer = per_layer_dim > 0
         if self.has_experts:
             self.router, self.experts = make_experts(spec, width, eps)
             self.post_feedforward_layernorm_1 = RMSNorm(width, eps)
@@ -59,26 +62,22 @@ class DecoderLayer(nn.Module):
     ) -> mx.array:
         """x [N, D], per_layer [N, d] or None -> [N, D]; `routes` is told the experts chosen."""
         attended = self.self_attn(self.input_layernorm(x), view)
-        residual = self.post_attention_layernorm.add(x, attended)
-        fed = self._feed_forward(residual, routes)
-        if per_layer is None:
-            return self.post_feedforward_layernorm.add(residual, fed, self.layer_scalar)
-        out = self.post_feedforward_layernorm.add(residual, fed)
-        gated = geglu(self.per_layer_input_gate(out), per_layer)
-        projected = self.per_layer_projection(gated)
-        return self.post_per_layer_input_norm.add(out, projected, self.layer_scalar)
-
-    def _feed_forward(self, residual: mx.array, routes: Routes | None) -> mx.array:
-        dense = self.mlp(self.pre_feedforward_layernorm(residual))
         if not self.has_experts:
-            return dense
+            return self._tail(x, attended, per_layer)
+        before, after = self._around_experts
+        residual, own, entered = before(x, attended)
         ids, weights = self.router(residual)
         if routes is not None:
             routes.add(ids, self.num_experts)
-        routed = self.experts(self.pre_feedforward_layernorm_2(residual), ids, weights)
-        return self.post_feedforward_layernorm_2.add(
-            self.post_feedforward_layernorm_1(dense), routed
-        )
+        return after(residual, own, self.experts(entered, ids, weights), per_layer)
+
+    @cached_property
+    def _tail(self) -> Callable[..., mx.array]:
+        return tail.dense(self)
+
+    @cached_property
+    def _around_experts(self) -> tuple[Callable[..., tail.Entered], Callable[..., mx.array]]:
+        return tail.before_experts(self), tail.after_experts(self)
 
 
 class Target(nn.Module):
