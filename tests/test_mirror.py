@@ -44,6 +44,7 @@ MIRRORED = ("attention", "batch", "cache", "choose", "drafter", "ffn", "head",
             "logprobs", "processors", "rope", "routes", "target", "view")  # fmt: skip
 NOT_MIRRORED = {
     "model.backend": "NumPy has one device",
+    "model.kernels": "the programs of the CPU's kernels, which NumPy has not",
     "model.load": "reads MLX arrays; the twin's own loader expands what is quantised",
     "model.linear": "stands for mlx.nn; its twin is reference.nn",
     "model.norm": "stands for mlx.nn; its twin is reference.nn",

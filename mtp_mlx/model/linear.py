@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from mtp_mlx.model.backend import queue
+
 
 @dataclass(frozen=True)
 class _Turned:
@@ -26,4 +28,5 @@ class Linear(nn.Linear):
         weight = self["weight"]
         if self._turned is None or self._turned.weight is not weight:
             self._turned = _Turned(weight, weight.T)
+            queue(self._turned.inward)  # at once: in a graph it would be turned at each call
         return x @ self._turned.inward

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from mtp_mlx.model.backend import compiled, on_gpu
+from mtp_mlx.model.backend import compiled, on_gpu, queue
 from mtp_mlx.model.rope import Angles, rotate
 
 
@@ -60,7 +60,9 @@ class Folded:
         scale = mx.array([width**0.5]) if weight is None else weight * width**0.5
         half = width // 2
         partner_scale = scale if weight is None else mx.roll(scale, half)
-        return Folded(weight, scale, partner_scale, mx.array([width * eps]), mx.ones((1,)))
+        one = mx.ones((1,))
+        queue(scale, partner_scale, one)  # at once: in a graph it would be computed at each call
+        return Folded(weight, scale, partner_scale, mx.array([width * eps]), one)
 
 
 def is_own(x: mx.array) -> bool:

@@ -1,15 +1,15 @@
 """What follows the attention of a layer, as functions that MLX compiles once.
 
-The host then builds the graph of a layer in one call and not in thirty. Shapes are left open, so
-that blocks of any length take the same functions, and their results are those of the modules to the
-bit. What a function holds is held for good: weights are read when it is made, at a layer's first
-call, and it must not hold the layer, which holds it.
+The host then builds that part of a layer's graph in one call and not in thirty. Shapes are left
+open, so that blocks of any length take the same functions, and the results are those of the modules
+to the bit. They must not hold the layer, which holds them, so that its scalar is given.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mtp_mlx.model.backend import compiled
 from mtp_mlx.model.ffn import geglu
@@ -17,58 +17,92 @@ from mtp_mlx.model.ffn import geglu
 if TYPE_CHECKING:
     from mtp_mlx.model.target import DecoderLayer
 
-PerLayer = mx.array | None
-Finish = Callable[[mx.array, mx.array, PerLayer], mx.array]
-Entered = tuple[mx.array, mx.array, mx.array]
+P = ParamSpec("P")
+R = TypeVar("R")
+Finish = Callable[[mx.array, mx.array, mx.array | None, mx.array], mx.array]
 
 
-def dense(layer: "DecoderLayer") -> Callable[[mx.array, mx.array, PerLayer], mx.array]:
-    """Of a layer without experts: its input and what attention made of it, both [N, D], and its
-    per-layer input [N, d] -> [N, D]."""
-    add, norm, mlp = layer.post_attention_layernorm.add, layer.pre_feedforward_layernorm, layer.mlp
-    finish = _finish(layer)
+class Kept(Generic[P, R]):
+    """A function of some modules, compiled; anew when one of their weights has been replaced, since
+    what is compiled holds the weights that it met."""
 
-    def tail(x: mx.array, attended: mx.array, per_layer: PerLayer) -> mx.array:
-        residual = add(x, attended)
-        return finish(residual, mlp(norm(residual)), per_layer)
+    def __init__(self, function: Callable[P, R], *modules: nn.Module) -> None:
+        self._function, self._compiled, self._modules = function, function, modules
+        self._held: list[tuple[nn.Module, str, object]] = []
 
-    return compiled(tail)
-
-
-def before_experts(layer: "DecoderLayer") -> Callable[[mx.array, mx.array], Entered]:
-    """The residual, the dense part and the input of the experts, all [N, D]."""
-    add, norm, mlp = layer.post_attention_layernorm.add, layer.pre_feedforward_layernorm, layer.mlp
-    enter, leave = layer.pre_feedforward_layernorm_2, layer.post_feedforward_layernorm_1
-
-    def tail(x: mx.array, attended: mx.array) -> Entered:
-        residual = add(x, attended)
-        return residual, leave(mlp(norm(residual))), enter(residual)
-
-    return compiled(tail)
+    def __call__(self, *arguments: P.args, **named: P.kwargs) -> R:
+        if not self._held or any(part[name] is not value for part, name, value in self._held):
+            self._held = [
+                (part, name, value)
+                for module in self._modules
+                for part in module.modules()
+                for name, value in part.items()
+            ]
+            self._compiled = compiled(self._function)
+        return self._compiled(*arguments, **named)
 
 
-def after_experts(
-    layer: "DecoderLayer",
-) -> Callable[[mx.array, mx.array, mx.array, PerLayer], mx.array]:
-    """Residual, dense part and what the experts made, all [N, D] -> [N, D]."""
-    add, finish = layer.post_feedforward_layernorm_2.add, _finish(layer)
+class Dense:
+    """Of a layer without experts: all of it."""
 
-    def tail(residual: mx.array, own: mx.array, routed: mx.array, per_layer: PerLayer) -> mx.array:
-        return finish(residual, add(own, routed), per_layer)
+    def __init__(self, layer: "DecoderLayer") -> None:
+        first, mlp = layer.post_attention_layernorm, layer.mlp
+        norm = layer.pre_feedforward_layernorm
+        finish, modules = _finish(layer)
 
-    return compiled(tail)
+        def tail(
+            x: mx.array, attended: mx.array, per_layer: mx.array | None, scalar: mx.array
+        ) -> mx.array:
+            """x and what attention made of it [N, D], per_layer [N, d], scalar [1] -> [N, D]."""
+            residual = first.add(x, attended)
+            return finish(residual, mlp(norm(residual)), per_layer, scalar)
+
+        self.all = Kept(tail, first, norm, mlp, *modules)
 
 
-def _finish(layer: "DecoderLayer") -> Finish:
-    last, scalar = layer.post_feedforward_layernorm, layer.layer_scalar
+class Mixed:
+    """Of a layer with experts: what comes before them, and after."""
+
+    def __init__(self, layer: "DecoderLayer") -> None:
+        first, mlp = layer.post_attention_layernorm, layer.mlp
+        norm = layer.pre_feedforward_layernorm
+        own_norm, enter = layer.post_feedforward_layernorm_1, layer.pre_feedforward_layernorm_2
+        routed_norm = layer.post_feedforward_layernorm_2
+        finish, modules = _finish(layer)
+
+        def before(x: mx.array, attended: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+            """x and what attention made of it -> the residual, the dense part and the input of the
+            experts, all [N, D]."""
+            residual = first.add(x, attended)
+            return residual, own_norm(mlp(norm(residual))), enter(residual)
+
+        def after(
+            residual: mx.array,
+            own: mx.array,
+            routed: mx.array,
+            per_layer: mx.array | None,
+            scalar: mx.array,
+        ) -> mx.array:
+            """Residual, dense part and the experts' [N, D], per_layer [N, d], scalar -> [N, D]."""
+            return finish(residual, routed_norm.add(own, routed), per_layer, scalar)
+
+        self.before = Kept(before, first, norm, mlp, own_norm, enter)
+        self.after = Kept(after, routed_norm, *modules)
+
+
+def _finish(layer: "DecoderLayer") -> tuple[Finish, list[nn.Module]]:
+    """What a layer ends with, and the modules of it."""
+    last = layer.post_feedforward_layernorm
     if not layer.has_per_layer:
-        return lambda residual, fed, _: last.add(residual, fed, scalar)
+        return lambda residual, fed, _, scalar: last.add(residual, fed, scalar), [last]
     gate, project = layer.per_layer_input_gate, layer.per_layer_projection
     norm = layer.post_per_layer_input_norm
 
-    def finish(residual: mx.array, fed: mx.array, per_layer: PerLayer) -> mx.array:
+    def finish(
+        residual: mx.array, fed: mx.array, per_layer: mx.array | None, scalar: mx.array
+    ) -> mx.array:
         out = last.add(residual, fed)
         assert per_layer is not None
         return norm.add(out, project(geglu(gate(out), per_layer)), scalar)
 
-    return finish
+    return finish, [last, gate, project, norm]

@@ -4,14 +4,13 @@ Attribute names are the canonical checkpoint keys (`mtp_mlx.keys`). Source of th
 Transformers 5.14.1, models/gemma4.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mtp_mlx.config import LayerSpec, TargetConfig
-from mtp_mlx.model import tail
 from mtp_mlx.model.attention import Attention
 from mtp_mlx.model.backend import queue
 from mtp_mlx.model.batch import Batch
@@ -21,6 +20,7 @@ from mtp_mlx.model.head import tied_head
 from mtp_mlx.model.linear import Linear
 from mtp_mlx.model.norm import RMSNorm
 from mtp_mlx.model.routes import Routes
+from mtp_mlx.model.tail import Dense, Mixed
 from mtp_mlx.model.view import View, last_view, target_view
 from mtp_mlx.model.weights import fill
 
@@ -63,21 +63,21 @@ class DecoderLayer(nn.Module):
         """x [N, D], per_layer [N, d] or None -> [N, D]; `routes` is told the experts chosen."""
         attended = self.self_attn(self.input_layernorm(x), view)
         if not self.has_experts:
-            return self._tail(x, attended, per_layer)
-        before, after = self._around_experts
-        residual, own, entered = before(x, attended)
+            return self._dense.all(x, attended, per_layer, self.layer_scalar)
+        residual, own, entered = self._mixed.before(x, attended)
         ids, weights = self.router(residual)
         if routes is not None:
             routes.add(ids, self.num_experts)
-        return after(residual, own, self.experts(entered, ids, weights), per_layer)
+        routed = self.experts(entered, ids, weights)
+        return self._mixed.after(residual, own, routed, per_layer, self.layer_scalar)
 
     @cached_property
-    def _tail(self) -> Callable[..., mx.array]:
-        return tail.dense(self)
+    def _dense(self) -> Dense:
+        return Dense(self)
 
     @cached_property
-    def _around_experts(self) -> tuple[Callable[..., tail.Entered], Callable[..., mx.array]]:
-        return tail.before_experts(self), tail.after_experts(self)
+    def _mixed(self) -> Mixed:
+        return Mixed(self)
 
 
 class Target(nn.Module):
