@@ -14,33 +14,32 @@ from mtp_mlx.model.backend import compiled, on_gpu, queue
 from mtp_mlx.model.rope import Angles, rotate
 
 
+def _root(x: mx.array, eps: mx.array) -> mx.array:
+    """x [..., K] -> one over the root of its sum of squares [..., 1]."""
+    return mx.rsqrt(mx.square(x).sum(axis=-1, keepdims=True) + eps)
+
+
 @compiled
-def _scaled(x: mx.array, squares: mx.array, scale: mx.array, eps: mx.array) -> mx.array:
-    return x * mx.rsqrt(squares + eps) * scale
+def _scaled(x: mx.array, scale: mx.array, eps: mx.array) -> mx.array:
+    return x * _root(x, eps) * scale
 
 
 @compiled
 def _added(
-    residual: mx.array,
-    x: mx.array,
-    squares: mx.array,
-    scale: mx.array,
-    eps: mx.array,
-    outer: mx.array,
+    residual: mx.array, x: mx.array, scale: mx.array, eps: mx.array, outer: mx.array
 ) -> mx.array:
-    return (residual + x * mx.rsqrt(squares + eps) * scale) * outer
+    return (residual + x * _root(x, eps) * scale) * outer
 
 
 @compiled
 def _turned(
     x: mx.array,
     partner: mx.array,
-    squares: mx.array,
     scales: tuple[mx.array, mx.array],
     eps: mx.array,
     turn: tuple[mx.array, mx.array],
 ) -> mx.array:
-    root, (scale, partner_scale), (cos, sin) = mx.rsqrt(squares + eps), scales, turn
+    root, (scale, partner_scale), (cos, sin) = _root(x, eps), scales, turn
     return x * root * scale * cos + partner * root * partner_scale * sin
 
 
@@ -72,12 +71,7 @@ def is_own(x: mx.array) -> bool:
 
 def scaled(x: mx.array, folded: Folded) -> mx.array:
     """The norm of x [..., K] in our own form."""
-    return _scaled(x, _squares(x), folded.scale, folded.eps)
-
-
-def _squares(x: mx.array) -> mx.array:
-    """x [..., K] -> the sum of squares [..., 1]."""
-    return mx.square(x).sum(axis=-1, keepdims=True)
+    return _scaled(x, folded.scale, folded.eps)
 
 
 class RMSNorm(nn.Module):
@@ -103,7 +97,7 @@ class RMSNorm(nn.Module):
             return added if outer is None else added * outer
         own = self._own()
         factor = own.one if outer is None else outer
-        return _added(residual, x, _squares(x), own.scale, own.eps, factor)
+        return _added(residual, x, own.scale, own.eps, factor)
 
     def turn(self, x: mx.array, angles: Angles) -> mx.array:
         """norm(x) turned by its positions: x [N, heads, K]."""
@@ -111,7 +105,7 @@ class RMSNorm(nn.Module):
             return rotate(self(x), angles)
         own, partner = self._own(), mx.roll(x, self.width // 2, -1)
         scales = own.scale, own.partner_scale
-        return _turned(x, partner, _squares(x), scales, own.eps, (angles.cos, angles.sin))
+        return _turned(x, partner, scales, own.eps, (angles.cos, angles.sin))
 
     def _own(self) -> Folded:
         weight = self.get("weight")
