@@ -198,7 +198,9 @@ def test_no_module_holds_an_array_or_a_seed():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                 source = ast.unparse(node.value)
-                assert not re.search(r"\bmx\.((array|zeros|ones|arange)\(|random|stream)", source), path
+                assert not re.search(
+                    r"\bmx\.((array|zeros|ones|arange)\(|random|stream)", source
+                ), path
 
 
 def test_every_file_of_the_package_is_short():

@@ -74,12 +74,7 @@ class FullLayer:
                 grown[:, :have] = _buffer(buffers, slot)
             buffers[slot] = grown
 
-    def write(self, row: Row, keys: mx.array, values: mx.array) -> None:
-        """Store keys and values [T, G, K] at the row's positions."""
-        _buffer(self.keys, row.slot)[:, row.start : row.end] = keys.transpose(1, 0, 2)
-        _buffer(self.values, row.slot)[:, row.start : row.end] = values.transpose(1, 0, 2)
-
-    def fill(self, slot: int, start: int, keys: mx.array, values: mx.array) -> None:
+    def write(self, slot: int, start: int, keys: mx.array, values: mx.array) -> None:
         """Store keys and values [G, T, K] from position `start` on."""
         end = start + keys.shape[1]
         _buffer(self.keys, slot)[:, start:end] = keys
@@ -242,8 +237,8 @@ class Cache:
         row = Row(slot, self.lengths[slot], self._written[slot] - self.lengths[slot])
         positions = np.arange(row.start, row.end)
         for full in self.full.values():
-            zeros = mx.zeros((row.length, full.kv_heads, full.head_dim), full.dtype)
-            full.write(row, zeros, zeros)
+            zeros = mx.zeros((full.kv_heads, row.length, full.head_dim), full.dtype)
+            full.write(slot, row.start, zeros, zeros)
         for window in self.window.values():
             places = mx.array(window.places(slot, positions).astype(np.int32))
             zeros = mx.zeros((row.length, window.kv_heads, window.head_dim), window.dtype)
@@ -302,7 +297,7 @@ class Cache:
         for span in spans:
             pairs = zip(span[::2], span[1::2], strict=True)
             for full, (keys, values) in zip(self.full.values(), pairs, strict=True):
-                full.fill(slot, start, keys, values)
+                full.write(slot, start, keys, values)
             start += end // len(spans)
         pairs = zip(window[::2], window[1::2], strict=True)
         for ring, (keys, values) in zip(self.window.values(), pairs, strict=True):

@@ -1,11 +1,12 @@
 """What follows the attention of a layer, as functions that MLX compiles once.
 
 The host then builds that part of a layer's graph in one call and not in thirty. Shapes are left
-open, so that blocks of any length take the same functions, and the results are those of the modules
-to the bit. They must not hold the layer, which holds them, so that its scalar is given.
+open, so that blocks of any length take the same functions; what cuts arrays or spells out a length
+must stay outside. They must not hold the layer, which holds them, so that its scalar is given.
 """
 
 from collections.abc import Callable
+from operator import getitem, is_
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 import mlx.core as mx
@@ -28,18 +29,21 @@ class Kept(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R], *modules: nn.Module) -> None:
         self._function, self._compiled, self._modules = function, function, modules
-        self._held: list[tuple[nn.Module, str, object]] = []
+        self._parts: tuple[nn.Module, ...] = ()
+        self._names: tuple[str, ...] = ()
+        self._values: tuple[object, ...] = ()
 
     def __call__(self, *arguments: P.args, **named: P.kwargs) -> R:
-        if not self._held or any(part[name] is not value for part, name, value in self._held):
-            self._held = [
-                (part, name, value)
-                for module in self._modules
-                for part in module.modules()
-                for name, value in part.items()
-            ]
-            self._compiled = compiled(self._function)
+        held = map(getitem, self._parts, self._names)
+        if not self._parts or not all(map(is_, held, self._values)):
+            self._hold()
         return self._compiled(*arguments, **named)
+
+    def _hold(self) -> None:
+        parts = [part for module in self._modules for part in module.modules()]
+        held = [(part, name, value) for part in parts for name, value in part.items()]
+        self._parts, self._names, self._values = zip(*held, strict=True)
+        self._compiled = compiled(self._function)
 
 
 class Dense:

@@ -7,7 +7,8 @@ whether its token came in a chunk of any size or was decoded, and a text may be 
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -206,11 +207,9 @@ class View:
             self._chunks[layer] = plan.extend(ring, keys, values)
             ring.write(plan.places, keys[-ring.capacity :], values[-ring.capacity :])
             return
-        offset = 0
-        for row in self.rows:
-            part = slice(offset, offset + row.length)
-            self.cache.full[layer].write(row, keys[part], values[part])
-            offset += row.length
+        full = self.cache.full[layer]
+        for row, *part in zip(self.rows, self._by_row(keys), self._by_row(values), strict=True):
+            full.write(row.slot, row.start, *part)
 
     def attend(self, layer: int, queries: mx.array) -> mx.array:
         """Attention of queries [N, H, K] over the K/V of an owning layer -> [N, H·K]."""
@@ -226,14 +225,20 @@ class View:
         return plan.packed(attend(plan.padded(queries), keys, values, plan.mask))
 
     def _attend_full(self, layer: FullLayer, queries: mx.array) -> mx.array:
-        outputs, offset = [], 0
-        for row, mask in zip(self.rows, self._masks(), strict=True):
-            own = queries[offset : offset + row.length].swapaxes(0, 1)  # [H, T, K]
+        outputs = []
+        for row, mask, own in zip(self.rows, self._masks(), self._by_row(queries), strict=True):
             keys, values = layer.read(row.slot, mask.seen.shape[-1])
-            out = _attend_in_pieces(own, keys, values, mask)
-            outputs.append(out.swapaxes(0, 1).reshape(row.length, -1))
-            offset += row.length
-        return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
+            outputs.append(_attend_in_pieces(own, keys, values, mask))
+        joined = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=1)
+        return joined.swapaxes(0, 1).flatten(1)
+
+    def _by_row(self, packed: mx.array) -> list[mx.array]:
+        """[N, heads, K] -> [heads, T, K] of each row."""
+        turned = packed.swapaxes(0, 1)
+        if len(self.rows) == 1:
+            return [turned]
+        ends = list(accumulate(row.length for row in self.rows[:-1]))
+        return cast(list[mx.array], mx.split(turned, ends, axis=1))
 
     def _masks(self) -> list[Mask]:
         """Per row: key positions up to the query's own."""
