@@ -29,7 +29,7 @@ def zero_newest(cache: Cache, slot: int) -> None:
     """Zero keys and values of a row's last committed token."""
     row = Row(slot, cache.lengths[slot] - 1, 1)
     for full in cache.full.values():
-        zeros = mx.zeros((1, full.kv_heads, full.head_dim), full.dtype)
+        zeros = mx.zeros((full.kv_heads, 1, full.head_dim), full.dtype)
         full.write(row, zeros, zeros)
     for ring in cache.window.values():
         places = mx.array(ring.places(slot, np.array([row.start])).astype(np.int32))

@@ -74,11 +74,10 @@ class FullLayer:
                 grown[:, :have] = _buffer(buffers, slot)
             buffers[slot] = grown
 
-    def write(self, slot: int, start: int, keys: mx.array, values: mx.array) -> None:
-        """Store keys and values [G, T, K] from position `start` on."""
-        end = start + keys.shape[1]
-        _buffer(self.keys, slot)[:, start:end] = keys
-        _buffer(self.values, slot)[:, start:end] = values
+    def write(self, row: Row, keys: mx.array, values: mx.array) -> None:
+        """Store keys and values [G, T, K] at the row's positions."""
+        _buffer(self.keys, row.slot)[:, row.start : row.end] = keys
+        _buffer(self.values, row.slot)[:, row.start : row.end] = values
 
     def read(self, slot: int, count: int) -> tuple[mx.array, mx.array]:
         """Keys and values [G, count, K], a view."""
@@ -238,7 +237,7 @@ class Cache:
         positions = np.arange(row.start, row.end)
         for full in self.full.values():
             zeros = mx.zeros((full.kv_heads, row.length, full.head_dim), full.dtype)
-            full.write(slot, row.start, zeros, zeros)
+            full.write(row, zeros, zeros)
         for window in self.window.values():
             places = mx.array(window.places(slot, positions).astype(np.int32))
             zeros = mx.zeros((row.length, window.kv_heads, window.head_dim), window.dtype)
@@ -295,10 +294,11 @@ class Cache:
             full.reserve(slot, min(room, self._most[slot]), self._most[slot])
         start = 0
         for span in spans:
+            row = Row(slot, start, end // len(spans))
             pairs = zip(span[::2], span[1::2], strict=True)
             for full, (keys, values) in zip(self.full.values(), pairs, strict=True):
-                full.write(slot, start, keys, values)
-            start += end // len(spans)
+                full.write(row, keys, values)
+            start = row.end
         pairs = zip(window[::2], window[1::2], strict=True)
         for ring, (keys, values) in zip(self.window.values(), pairs, strict=True):
             ring.reserve(slot, self.num_slots)

@@ -209,7 +209,7 @@ class View:
             return
         full = self.cache.full[layer]
         for row, *part in zip(self.rows, self._by_row(keys), self._by_row(values), strict=True):
-            full.write(row.slot, row.start, *part)
+            full.write(row, *part)
 
     def attend(self, layer: int, queries: mx.array) -> mx.array:
         """Attention of queries [N, H, K] over the K/V of an owning layer -> [N, H·K]."""

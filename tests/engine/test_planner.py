@@ -21,6 +21,13 @@ FLAT = Calibration(((1, 1e-3), (64, 1.1e-3)), 1e-5, 1e-6, 0.0, 0.01)
 STEEP = Calibration(((1, 1e-3), (64, 64e-3)), 1e-4, 1e-5, 0.0, 0.01)
 
 
+class Calibrated(PolicyPlanner):
+    """Believes its calibration alone: whatever else this machine does, no clock tells it."""
+
+    def learn(self, decision, outcomes, timing, shadows):
+        super().learn(decision, outcomes, replace(timing, is_clean=False), shadows)
+
+
 def requests(vocab_size: int, count: int = 5) -> list[Request]:
     dice = random.Random(5)
     return [
@@ -124,10 +131,10 @@ def test_rows_leave_the_drafters_batch_when_they_have_their_drafts():
 
 
 def test_the_policy_drafts_where_it_pays_and_parks_where_it_does_not():
-    engine, _ = oracle_run(PolicyPlanner(FLAT, 4, 7), always("right"))
+    engine, _ = oracle_run(Calibrated(FLAT, 4, 7), always("right"))
     assert engine.counters.accepted > 0.7 * engine.counters.tokens
     assert engine.stats().decision.startswith("drafts ")
-    engine, _ = oracle_run(PolicyPlanner(STEEP, 4, 7), always("right"))
+    engine, _ = oracle_run(Calibrated(STEEP, 4, 7), always("right"))
     assert engine.counters.drafted == 0
     assert engine.stats().decision.startswith("parked, drafting would not pay: N=")
 
