@@ -72,6 +72,7 @@ ONLY_MLX = {
     "view.Mask": "the twin's masks are arrays",
     "view.last_view": "the twin runs every token through every layer",
     "target.Target.prefill": "the twin runs every token through every layer",
+    "ffn.gelu_own": "gelu_tanh as the CPU takes it",
     "ffn.geglu": "one kernel where the twin has two operations",
     "ffn.ExpertLinear": "gathers matrices for a sorted batch; the twin goes token by token",
     "ffn.QuantizedExpertLinear": "the twin's weights are never quantised",

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mtp_mlx.config import ExpertSpec, LayerSpec
-from mtp_mlx.model.backend import compiled
+from mtp_mlx.model.backend import compiled, exp, on_gpu
 from mtp_mlx.model.linear import Linear
 from mtp_mlx.model.norm import Folded, is_own, scaled
 
@@ -21,14 +21,32 @@ _SQRT_2_OVER_PI = 0.7978845608028654
 def gelu_tanh(x: mx.array) -> mx.array:
     """½x(1 + tanh(√(2/π)(x + 0.044715 x³))), in float32 before it is rounded."""
     wide = x.astype(mx.float32)
-    inner = wide * (_SQRT_2_OVER_PI + (0.044715 * _SQRT_2_OVER_PI) * (wide * wide))
-    return (0.5 * wide * (1.0 + mx.tanh(inner))).astype(x.dtype)
+    return (0.5 * wide * (1.0 + mx.tanh(_inner(wide)))).astype(x.dtype)
+
+
+def gelu_own(x: mx.array) -> mx.array:
+    """The same for CPU: ½(1 + tanh u) is 1 / (1 + e^-2u)."""
+    wide = x.astype(mx.float32)
+    return (wide / (1.0 + exp(-2.0 * _inner(wide)))).astype(x.dtype)
+
+
+def _inner(wide: mx.array) -> mx.array:
+    return wide * (_SQRT_2_OVER_PI + (0.044715 * _SQRT_2_OVER_PI) * (wide * wide))
 
 
 @compiled
+def _geglu(gate: mx.array, up: mx.array) -> mx.array:
+    return gelu_tanh(gate) * up
+
+
+@compiled
+def _geglu_own(gate: mx.array, up: mx.array) -> mx.array:
+    return gelu_own(gate) * up
+
+
 def geglu(gate: mx.array, up: mx.array) -> mx.array:
     """gelu_tanh(gate) · up."""
-    return gelu_tanh(gate) * up
+    return _geglu(gate, up) if on_gpu() else _geglu_own(gate, up)
 
 
 class MLP(nn.Module):

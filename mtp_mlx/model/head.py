@@ -6,8 +6,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mtp_mlx.config import CentroidSpec
-from mtp_mlx.model.backend import compiled
+from mtp_mlx.model.backend import compiled, exp
 from mtp_mlx.model.linear import Linear
+from mtp_mlx.model.norm import is_own
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,18 @@ def _capped(logits: mx.array, cap: mx.array) -> mx.array:
     return mx.tanh(logits / cap) * cap
 
 
+@compiled
+def _capped_own(logits: mx.array, cap: mx.array) -> mx.array:
+    """The same: tanh u is 1 - 2 / (1 + e^2u)."""
+    return cap - 2.0 * cap / (1.0 + exp(2.0 * logits / cap))
+
+
 def softcap(logits: mx.array, cap: float | None) -> mx.array:
     """cap · tanh(logits / cap), or the logits themselves."""
-    return logits if cap is None else _capped(logits, mx.array(cap, logits.dtype))
+    if cap is None:
+        return logits
+    capped = _capped_own if is_own(logits) else _capped
+    return capped(logits, mx.array(cap, logits.dtype))
 
 
 def tied_head(hidden: mx.array, embedding: nn.Embedding, cap: float | None) -> mx.array:

@@ -13,7 +13,7 @@ import pytest
 
 from mtp_mlx.model.cache import KEY_STEP
 from mtp_mlx.model.choose import gumbel
-from mtp_mlx.model.ffn import gelu_tanh
+from mtp_mlx.model.ffn import gelu_own, gelu_tanh
 from mtp_mlx.model.view import Mask, attend
 
 ROWS = (2, 3, 4, 5, 7, 8, 12, 16, 24, 31, 32, 33, 64)
@@ -94,6 +94,7 @@ ROW_FUNCTIONS: dict[str, RowFunction] = {
     "cos": mx.cos,
     "sin": mx.sin,
     "gelu": gelu_tanh,
+    "gelu of powers": gelu_own,
 }
 
 

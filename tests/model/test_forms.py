@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mtp_mlx.config import RopeSpec
-from mtp_mlx.model import backend, ffn, linear, norm, rope, view
+from mtp_mlx.model import backend, ffn, head, linear, norm, rope, view
 
 WIDTH, EPS = 32, 1e-6
 # The forms differ in the order of a few roundings.
@@ -29,7 +29,7 @@ def as_gpu(monkeypatch) -> Callable[[], None]:
     """Makes the model's functions take their GPU form from then on."""
 
     def change() -> None:
-        for module in (norm, rope, backend):
+        for module in (ffn, norm, rope, backend):
             monkeypatch.setattr(module, "on_gpu", lambda: True)
 
     return change
@@ -53,6 +53,7 @@ def functions(spec: RopeSpec, tokens: int, heads: int) -> dict[str, Callable[[],
         "norm and turn": lambda: make_norm(3).turn(x, rope.Angles(spec, positions)),
         "turn": lambda: rope.rotate(x, rope.Angles(spec, positions)),
         "geglu": lambda: ffn.geglu(x, other),
+        "softcap": lambda: head.softcap(20 * x, 30.0),
     }
 
 
@@ -67,6 +68,23 @@ def test_a_gpu_computes_the_same(as_gpu, name, spec, tokens, heads):
     as_gpu()
     found = np.array(functions(spec, tokens, heads)[name]())
     assert np.allclose(found, expected, rtol=0, atol=ATOL)
+
+
+EDGES = [0.0, 1e-30, 1e-3, 0.5, 3.0, 12.0, 100.0, 1e4, 1e30, float("inf")]
+
+
+def test_what_is_made_of_powers_of_two_is_as_near_as_it_should_be():
+    x = np.array(EDGES + [-each for each in EDGES], dtype=np.float32)
+    with np.errstate(invalid="ignore"):
+        wide = x.astype(np.float64)
+        u = 0.7978845608028654 * (wide + 0.044715 * wide**3)
+        gelu = 0.5 * wide * (1 + np.tanh(u))
+    capped = 30 * np.tanh(wide / 30)
+    found = np.array(ffn.geglu(mx.array(x), mx.ones(x.shape)))
+    assert np.allclose(found[:-1], gelu[:-1], rtol=2e-6, atol=1e-6)
+    assert np.isnan(found[-1]) and np.isnan(gelu[-1])
+    assert np.allclose(np.array(head.softcap(mx.array(x), 30.0)), capped, rtol=0, atol=6e-6)
+    assert np.isnan(np.array(head.softcap(mx.array([np.nan]), 30.0))).all()
 
 
 def without_compiler() -> dict[str, list[float]]:
