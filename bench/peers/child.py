@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,33 +39,53 @@ class Engine(Protocol):
 Arrival = tuple[int, list[int]]  # row, and its next ids
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A moment of a job: by the clock, by the time of all cores, ids so far, and the counters."""
+
+    at: float
+    cpu: float
+    tokens: int
+    counts: Counts
+
+
 def play(engine: Engine, job: Job) -> Done:
-    """Run a job, with the clock or the counters on."""
+    """Run a job, with the clock or the counters on.
+
+    The clock runs on to the last id. Counted is as long as all rows decode: rows with drafts end
+    one by one, and rounds of fewer rows would pass for rounds of all.
+    """
     mx.clear_cache()
     mx.reset_peak_memory()
     texts: list[list[int]] = [[] for _ in job.prompts]
-    without = set(range(len(texts)))
-    before, tokens, first, cpu = Counts(), 0, 0.0, 0.0
+
+    def mark() -> Mark:
+        tokens = sum(map(len, texts))
+        return Mark(time.perf_counter(), time.process_time(), tokens, engine.meter.counts)
+
     with engine.meter.counting() if job.counts else nullcontext():
+        first, ended = None, None
         started = time.perf_counter()
         for row, ids in engine.run(job.prompts, job.tokens, job.drafts):
             texts[row] += ids
-            if row in without:
-                without.remove(row)
-                if not without:
-                    first, cpu = time.perf_counter(), time.process_time()
-                    tokens, before = sum(map(len, texts)), engine.meter.counts
-        ended, cpu_ended = time.perf_counter(), time.process_time()
+            if first is None and all(texts):
+                first = mark()
+            is_last = ended is None and len(texts[row]) == job.tokens
+            is_beside = ended is not None and ended.counts.forwards == engine.meter.counts.forwards
+            if job.counts and (is_last or is_beside):  # to the end of the first row's last round
+                ended = mark()
+        whole_s = time.perf_counter() - started
+        ended = mark() if ended is None else ended
     short = {len(text) for text in texts} - {job.tokens}
-    if short:
+    if short or first is None:
         raise RuntimeError(f"replies of {sorted(short)} ids instead of {job.tokens}")
-    seen = engine.meter.counts - before if job.counts else Counts()
+    seen = ended.counts - first.counts if job.counts else Counts()
     return Done(
         texts=texts,
-        whole_s=ended - started,
-        decode_tokens=sum(map(len, texts)) - tokens,
-        decode_s=ended - first,
-        decode_cpu_s=cpu_ended - cpu,
+        whole_s=whole_s,
+        decode_tokens=ended.tokens - first.tokens,
+        decode_s=ended.at - first.at,
+        decode_cpu_s=ended.cpu - first.cpu,
         peak_bytes=mx.get_peak_memory(),
         **asdict(seen),
     )

@@ -20,9 +20,9 @@ class Job:
 @dataclass(frozen=True)
 class Done:
     """`whole_s`: from asking to the last id on the host. Decoding is what comes after every row has
-    its first id: `decode_tokens` ids in `decode_s`, and `decode_cpu_s` of all threads; the counts
-    are of this part too, and `eval_s`, the seconds inside MLX's eval where they are counted.
-    `peak_bytes`: MLX's own, with the weights."""
+    its first id: `decode_tokens` ids in `decode_s`, and `decode_cpu_s` of all threads. Where a run
+    is counted it ends with the round in which the first row has all its ids; the counts are of this
+    part, and `eval_s`, the seconds inside MLX's eval. `peak_bytes`: MLX's own, with the weights."""
 
     texts: list[list[int]]
     whole_s: float

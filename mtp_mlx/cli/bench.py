@@ -24,7 +24,7 @@ from mtp_mlx.cli.options import (
     option,
 )
 from mtp_mlx.cli.prompt import read_lines
-from mtp_mlx.cli.terminal import show_progress
+from mtp_mlx.cli.terminal import show_note, show_progress
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 
 if TYPE_CHECKING:
@@ -161,8 +161,7 @@ def command(as_json: bool, is_markdown: bool, plot: Path | None, **given: Any) -
         check_plots()
     server = _server(given)
     with load(**loading, max_num_seqs=max(settings.batch_sizes)) as llm:
-        if llm.note:
-            click.echo(f"mtp-mlx: {llm.note}", err=True)
+        show_note(llm)
         if given["depths"] is None and not llm.has_drafter:
             settings = replace(settings, depths=(PLAIN,))
         try:

@@ -12,7 +12,7 @@ import click
 
 from mtp_mlx.cli.options import Grouped, option
 from mtp_mlx.cli.stats import aligned, describe_speculation
-from mtp_mlx.cli.terminal import bracket, can_style, painted, tint
+from mtp_mlx.cli.terminal import bracket, can_style, painted, show_note, tint
 from mtp_mlx.embedded import NAMES
 from mtp_mlx.reply import Chunk, Reply
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS, MAX_SEED
@@ -123,6 +123,7 @@ def command(
     facts, is_same = [], True
     for name in NAMES if model is None else (model,):
         with load(name, max_num_seqs=1) as llm:
+            show_note(llm)
             if as_json:
                 outcome = _run(llm, PROMPTS[name], options, _pass)
                 facts.append(_facts(llm, name, outcome))

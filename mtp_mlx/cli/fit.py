@@ -18,6 +18,7 @@ from mtp_mlx.cli.options import (
     option,
     rows_option,
 )
+from mtp_mlx.cli.terminal import show_note
 from mtp_mlx.errors import DoesNotFit
 from mtp_mlx.fit import MARGIN, MAX_BLOCK, spell
 
@@ -78,6 +79,7 @@ def _rehearse(found: "Estimate", loading: dict[str, Any]) -> int | None:
     if not found.plan.fits:
         return None
     with load(**loading, max_num_seqs=found.plan.rows) as llm:
+        show_note(llm)
         return rehearse(llm, found.plan.rows, found.plan.tokens)
 
 

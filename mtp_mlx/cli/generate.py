@@ -19,6 +19,7 @@ from mtp_mlx.cli.options import (
 from mtp_mlx.cli.prompt import read_file, read_piped, read_prompt
 from mtp_mlx.cli.replies import Look, print_json, print_json_lines, print_text
 from mtp_mlx.cli.sampling import sampling_options
+from mtp_mlx.cli.terminal import show_note
 from mtp_mlx.cli.thinking import merge_template_args, thinking_options
 from mtp_mlx.fields import shown_name
 from mtp_mlx.request import MAX_LOGPROBS, MAX_SEED
@@ -109,8 +110,7 @@ def command(words: tuple[str, ...], as_json: bool, as_lines: bool, **given: Any)
     from mtp_mlx.api import load
 
     with load(**loading, max_num_seqs=min(len(seeds), rows)) as llm:
-        if llm.note:
-            click.echo(f"mtp-mlx: {llm.note}", err=True)
+        show_note(llm)
         streams = [llm.stream(prompt, seed=seed, **given) for seed in seeds]
         if as_json:
             print_json(llm, streams, with_stats=with_stats)

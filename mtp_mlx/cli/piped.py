@@ -6,6 +6,7 @@ import click
 
 from mtp_mlx.chat.saved import moved
 from mtp_mlx.cli.replies import Look, print_json, print_text
+from mtp_mlx.cli.terminal import show_note
 from mtp_mlx.cli.turns import turn_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ def reply_once(
     chats, saved, place = opened
     talk = saved.conversation.asked(message)
     with load(**loading, max_num_seqs=1) as llm:
-        if llm.note:
-            click.echo(f"mtp-mlx: {llm.note}", err=True)
+        show_note(llm)
         stream = llm.stream(talk.messages(), **settings.keywords)
         if as_json:
             print_json(llm, [stream], with_stats=False)

@@ -7,11 +7,15 @@ import os
 import sys
 from collections.abc import Callable
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import click
 
 from mtp_mlx.reply import Chunk
 from mtp_mlx.text.visible import visible
+
+if TYPE_CHECKING:
+    from mtp_mlx.api import LLM
 
 RESET = "\x1b[0m"
 ERASE_LINE = "\r\x1b[K"
@@ -33,6 +37,12 @@ def show_progress(message: str) -> None:
     """The one line on stderr that says what is done now; nothing where that is no terminal."""
     if sys.stderr is not None and sys.stderr.isatty():
         print(ERASE_LINE + message, end="", file=sys.stderr, flush=True)
+
+
+def show_note(llm: "LLM") -> None:
+    """On stderr, what is to be known of this load, such as that all takes longer here."""
+    if llm.note:
+        click.echo(f"mtp-mlx: {llm.note}", err=True)
 
 
 def tint(text: str) -> str:

@@ -18,7 +18,7 @@ from mtp_mlx.cli.options import (
     option,
 )
 from mtp_mlx.cli.stats import aligned
-from mtp_mlx.cli.terminal import show_progress
+from mtp_mlx.cli.terminal import show_note, show_progress
 from mtp_mlx.loading import MAX_NUM_SEQS
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
     from mtp_mlx.tuning import tune
 
     with load(**loading_of(given), max_num_seqs=given["rows"]) as llm:
+        show_note(llm)
         try:
             report = tune(
                 llm,

@@ -22,7 +22,7 @@ from mtp_mlx.cli.options import (
 )
 from mtp_mlx.cli.prompt import read_lines
 from mtp_mlx.cli.stats import aligned
-from mtp_mlx.cli.terminal import show_progress
+from mtp_mlx.cli.terminal import show_note, show_progress
 from mtp_mlx.request import AUTO_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from mtp_mlx.text.visible import visible
 from mtp_mlx.verdict import LEVELS, BlockError, Divergence, Kind, VerifyReport
@@ -85,8 +85,7 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
 
     texts = PROMPTS if texts is None else texts
     with load(**loading, max_num_seqs=max(sizes)) as llm:
-        if llm.note:
-            click.echo(f"mtp-mlx: {llm.note}", err=True)
+        show_note(llm)
         try:
             report = verify(
                 llm,

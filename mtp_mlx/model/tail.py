@@ -43,7 +43,9 @@ class Kept(Generic[P, R]):
         parts = [part for module in self._modules for part in module.modules()]
         held = [(part, name, value) for part in parts for name, value in part.items()]
         self._parts, self._names, self._values = zip(*held, strict=True)
-        self._compiled = compiled(self._function)
+        function = self._function
+        # A function of its own each time: threads keep what they compiled by the function.
+        self._compiled = compiled(lambda *arguments, **named: function(*arguments, **named))
 
 
 class Dense:

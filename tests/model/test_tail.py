@@ -114,3 +114,21 @@ def test_what_one_thread_compiled_runs_in_another():
     found.append(np.array(function(mx.ones((2, 8)))))
     assert len(found) == 3
     assert all(np.array_equal(each, found[0]) for each in found)
+
+
+def test_a_new_weight_counts_in_every_thread():
+    """Each thread keeps what it compiled: one that met the old weight must not go on with it."""
+    function, line, norm = kept()
+    x = mx.ones((2, 8))
+    mx.eval(x, function(x))
+
+    def run() -> None:
+        mx.eval(function(x))
+        line.weight = line.weight + draw(3, 8, 8)
+        mx.eval(line.weight, function(x))
+        mx.clear_streams()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert np.allclose(np.array(function(x)), np.array(norm(line(x))), rtol=0, atol=1e-6)
