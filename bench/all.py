@@ -7,7 +7,8 @@ to build/bench.png, which git ignores. Exit code 1 where one failed.
 
     python -m bench.all                    make bench
     python -m bench.all --only auto serve  some of them
-    python -m bench.all --smoke            the smallest sizes, which show nothing but that all run
+    python -m bench.all --smoke            the smallest sizes, which show nothing but that they run;
+                                           those of which even these take minutes are left out
 """
 
 import argparse
@@ -25,11 +26,12 @@ from mtp_mlx.measure.where import where
 
 ROOT = Path(__file__).resolve().parents[1]
 PLOT = "build/bench.png"  # below it
+CURVES = "--batch-sizes 1,4,8 --depths 0,1,3,7,auto"  # that are drawn
 
 
 @dataclass(frozen=True)
 class Bench:
-    """`python -m {module} {sizes}`; `smoke`: its smallest sizes, None where another test runs it.
+    """`python -m {module} {sizes}`; `smoke`: its smallest sizes, None where they take too long.
     A bench prints its results as JSON in its last line."""
 
     module: str
@@ -42,7 +44,8 @@ class Bench:
 
     def words(self, *, is_smoke: bool) -> list[str]:
         """Module and arguments."""
-        sizes = self.smoke if is_smoke and self.smoke is not None else self.sizes
+        sizes = self.smoke if is_smoke else self.sizes
+        assert sizes is not None, f"{self.name} has no smoke"
         return [self.module, *sizes.split()]
 
 
@@ -69,7 +72,7 @@ BENCHES = (
     Bench("bench.full_size", "--pair 26b --shrink 16 --quick", None),
     Bench("bench.roofline", "--chips", "--quick"),
     Bench("bench.fit_table"),
-    Bench("mtp_mlx", f"bench tiny --quick --json --plot {PLOT}", None),
+    Bench("mtp_mlx", f"bench tiny --quick {CURVES} --json --plot {PLOT}", None),
 )
 
 
@@ -142,6 +145,8 @@ def main() -> int:
     outcomes = []
     (ROOT / PLOT).parent.mkdir(exist_ok=True)
     for bench in BENCHES:
+        if arguments.smoke and bench.smoke is None:
+            continue
         if bench.name in arguments.only:
             print(f"\n--- {' '.join(bench.words(is_smoke=arguments.smoke))}", flush=True)
             outcomes.append(run(bench, is_smoke=arguments.smoke))

@@ -47,6 +47,7 @@ WARM_ROUNDS = 2
 MOST_ROUNDS = ROOM // 2 // (DRAFTS + 1) - WARM_ROUNDS - 1  # that the rows have room for
 # Exponents above these are superlinear, and not flat; noise of a shared machine is below.
 MOST_LINEAR, MOST_FLAT = 1.2, 0.2
+MOST_GROWN = 1.5  # times the shortest context's time, of sliding layers at the longest
 NOISE = 0.2  # of a figure: smaller gains tell no exponent
 EXACT = 1e-6
 SMALL_THINGS = 1 << 20  # bytes that a toy's chunk takes beside what the plan counts
@@ -60,12 +61,19 @@ def exponent(contexts: Sequence[int], values: Sequence[float]) -> float:
 
 def exponent_of_steps(lines: Sequence[Line], name: str) -> float | None:
     """p where a figure is some constant and a · context^p: that of its steps from context to
-    context, which lie equally far apart; None where a step is lost in noise, for it is flat then.
+    context, which lie equally far apart. First steps may be lost in noise, behind the constant: the
+    last of them counts as large as that noise, so that p is the least it may be. None where the
+    last step is lost too, for the figure is flat then.
     """
     steps = [after[name] - before[name] for before, after in pairwise(lines)]
-    if any(step < NOISE * line[name] for step, line in zip(steps, lines, strict=False)):
+    noises = [NOISE * line[name] for line in lines[:-1]]
+    clear = [step >= noise for step, noise in zip(steps, noises, strict=True)]
+    if not clear[-1]:
         return None
-    return exponent([line["context"] for line in lines[1:]], steps)
+    lost = len(clear) - [*clear[::-1], False].index(False)
+    first = max(lost - 1, 0)
+    steps = [max(steps[first], noises[first]) if lost else steps[0], *steps[first + 1 :]]
+    return exponent([line["context"] for line in lines[1 + first :]], steps)
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,7 @@ def fits(rounds: Sequence[Line], chunks: Sequence[Line]) -> Line:
 
     return {
         "sliding_ms": overall("sliding", "ms"),
+        "sliding_grown": own["sliding"][-1]["ms"] / own["sliding"][0]["ms"],
         "full_ms_steps": exponent_of_steps(own["full"], "ms"),
         "both_ms_steps": exponent_of_steps(own["both"], "ms"),
         "sliding_ring_bytes": overall("sliding", "ring_bytes"),
@@ -187,11 +196,12 @@ def time_faults(fitted: Line) -> list[str]:
     """What takes longer than it may, by more than noise explains."""
     limits = {
         "sliding_ms": MOST_FLAT,
+        "sliding_grown": MOST_GROWN,
         "full_ms_steps": MOST_LINEAR,
         "both_ms_steps": MOST_LINEAR,
     }
     found = {name: fitted[name] for name, most in limits.items() if (fitted[name] or 0) > most}
-    return [f"{name} has exponent {each:.2f}" for name, each in found.items()]
+    return [f"{name} is {each:.2f}" for name, each in found.items()]
 
 
 def show(rounds: Sequence[Line], chunks: Sequence[Line], fitted: Line) -> None:

@@ -74,10 +74,13 @@ class Ratio:
 
     @property
     def value(self) -> float | None:
-        """The median; None where it is within the noise."""
+        """The median; None where it is within the noise: where more than one of five repeats says
+        the opposite, or they scatter by more than the effect."""
         middle, spread = self._of_repeats.median, self._of_repeats.spread
-        effect = 1 - min(middle, 1 / middle)
-        return middle if spread is not None and effect > spread else None
+        opposite = sum((each - 1) * (middle - 1) < 0 for each in self._of_repeats.values)
+        if spread is None or opposite > len(self._of_repeats.values) // 5:
+            return None
+        return middle if 1 - min(middle, 1 / middle) > spread else None
 
     def __str__(self) -> str:
         return WITHIN_NOISE if self.value is None else f"{self.value:.2f}"

@@ -29,8 +29,10 @@ def _capped(logits: mx.array, cap: mx.array) -> mx.array:
 
 @compiled
 def _capped_own(logits: mx.array, cap: mx.array) -> mx.array:
-    """The same: tanh u is 1 - 2 / (1 + e^2u)."""
-    return cap - 2.0 * cap / (1.0 + exp(2.0 * logits / cap))
+    """The same: tanh |u| is (1 - e^-2|u|) / (1 + e^-2|u|), which loses nothing of large logits."""
+    power = exp(-2.0 * mx.abs(logits) / cap)
+    capped = cap * (1.0 - power) / (1.0 + power)
+    return mx.where(logits < 0, -capped, capped)
 
 
 def softcap(logits: mx.array, cap: float | None) -> mx.array:

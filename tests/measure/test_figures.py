@@ -48,6 +48,8 @@ def test_too_few_repeats_tell_no_spread_and_no_ratio(count):
         ((1.2, 0.9, 1.1, 0.8, 1.3), None),  # 1.1, and the repeats scatter by more
         ((1.02, 1.02, 1.02, 1.02, 1.021), 1.02),  # small, and steady
         ((1.0, 1.0, 1.0), None),  # no effect is none
+        ((0.93, 0.96, 1.01), None),  # three repeats must agree on which is more
+        ((0.93, 0.94, 0.96, 0.95, 1.01), 0.95),  # of five one may have met a stall
         ((2.0, 0.5, 4.0, 0.3, 2.0), None),  # a large effect in a larger spread
         ((0.5, 2.0, 0.25, 1 / 0.3, 0.5), None),  # and the other way round
     ],
