@@ -1,6 +1,6 @@
 """What a forward and a round must move and compute at least, counted from the configs.
 
-Every matrix that the tokens need is read once, however many tokens share it, and every key and value
+Every matrix that the tokens need is read once, however many tokens share it; every key and value
 that some query may see once by each layer that reads it, also where layers share them: no cache of
 a chip holds them from one to the next. New ones are written. What is not counted: activations,
 logits, norms' arithmetic, what a kernel reads twice. So times computed from this are floors.
