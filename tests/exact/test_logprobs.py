@@ -25,8 +25,8 @@ from tests.exact.pairs import (
 from tests.golden import recipe
 
 NAMES = ("tiny", "tiny-moe")
-# Of the text's own tokens; measured at most 1.2e-5.
-ATOL = 2e-5
+# Of the text's own tokens; measured at most 1.17e-5, and 2.0e-6 in the mean.
+ATOL, MEAN_ATOL = 1.3e-5, 3e-6
 # Of the best tokens, down to very unlikely ones; measured at most 1.6e-5.
 BEST_ATOL = 3e-5
 LENGTH = 16
@@ -77,7 +77,7 @@ def test_drafts_and_neighbours_change_no_bit(name, num_drafts):
 @pytest.mark.parametrize("name", NAMES)
 def test_both_forms_agree(name):
     theirs = run_together(NumpyEngine(*embedded_twin(name), 8, CHUNK), requests(name))
-    num_checked = 0
+    differences = []
     for own, other in zip(alone(name), theirs, strict=True):
         assert own.ids == other.ids
         for ours, twins in (
@@ -85,10 +85,11 @@ def test_both_forms_agree(name):
             (own.prompt_logprobs[1:], other.prompt_logprobs[1:]),
         ):
             for one, two in zip(ours, twins, strict=True):
-                assert abs(one.logprob - two.logprob) <= ATOL
+                differences.append(abs(one.logprob - two.logprob))
                 assert largest_difference(one, two) <= BEST_ATOL
-                num_checked += 1
-    assert num_checked > 100
+    assert len(differences) > 100
+    assert max(differences) <= ATOL
+    assert sum(differences) / len(differences) <= MEAN_ATOL
 
 
 def largest_difference(one: Logprob, two: Logprob) -> float:
