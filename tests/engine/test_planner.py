@@ -131,7 +131,7 @@ def test_rows_leave_the_drafters_batch_when_they_have_their_drafts():
 
 
 def test_the_policy_drafts_where_it_pays_and_parks_where_it_does_not():
-    engine, _ = oracle_run(Calibrated(FLAT, 4, 7), always("right"))
+    engine, _ = oracle_run(PolicyPlanner(FLAT, 4, 7), always("right"))
     assert engine.counters.accepted > 0.7 * engine.counters.tokens
     assert engine.stats().decision.startswith("drafts ")
     engine, _ = oracle_run(Calibrated(STEEP, 4, 7), always("right"))
