@@ -55,7 +55,7 @@ peers: .venv-peers/ready
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-# Some 15 minutes: every bench on the built-in pairs, one table, one line of JSON each, and a plot
-# in build/bench.png.
+# Every bench on the built-in pairs, one table, one line of JSON each, and a plot in
+# build/bench.png.
 bench: setup peers
 	$(BIN)/python -m bench.all

@@ -1,4 +1,4 @@
-"""The evidence in one run: the benches in order on the built-in pairs, some 15 minutes on 2 cores.
+"""The evidence in one run: the benches in order on the built-in pairs.
 
 Every bench is a process of its own, so that none meets another's caches or memory, and prints its
 own table; then comes one table of all, and last a line of JSON for each: the machine first, then
@@ -139,17 +139,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes")
     names = [bench.name for bench in BENCHES]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="some of them")
+    parser.add_argument("--only", nargs="+", choices=names, help="some of them")
     arguments = parser.parse_args()
+    wanted = [bench for bench in BENCHES if bench.name in (arguments.only or names)]
+    if arguments.smoke:
+        too_long = [bench.name for bench in wanted if bench.smoke is None]
+        if arguments.only and too_long:
+            parser.error(f"--smoke: {', '.join(too_long)} takes minutes even so; leave it out")
+        wanted = [bench for bench in wanted if bench.smoke is not None]
     here = where()
     outcomes = []
     (ROOT / PLOT).parent.mkdir(exist_ok=True)
-    for bench in BENCHES:
-        if arguments.smoke and bench.smoke is None:
-            continue
-        if bench.name in arguments.only:
-            print(f"\n--- {' '.join(bench.words(is_smoke=arguments.smoke))}", flush=True)
-            outcomes.append(run(bench, is_smoke=arguments.smoke))
+    for bench in wanted:
+        print(f"\n--- {' '.join(bench.words(is_smoke=arguments.smoke))}", flush=True)
+        outcomes.append(run(bench, is_smoke=arguments.smoke))
     total_s = sum(each.seconds for each in outcomes)
     print(f"\n{here}\n{summary(outcomes)}\n{total_s / 60:.1f} minutes\n")
     print(json.dumps({"bench": "all", "machine": asdict(here), "seconds": total_s}))

@@ -87,6 +87,13 @@ def test_the_whole_run_ends_with_a_table_and_a_line_of_json_each():
     assert "a draft step over a plain step: tiny" in done.stdout
 
 
+def test_a_bench_without_a_smoke_is_refused_and_not_passed_over():
+    command = [sys.executable, "-m", "bench.all", "--smoke", "--only", "serve", "fit_table"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--smoke: serve takes minutes even so" in done.stderr
+
+
 def test_a_headline_tells_no_ratio_that_is_noise():
     lines = [{"over_plain": None}, {"over_plain": {"ratio": None}}, {"over_plain": {"ratio": 1.5}}]
     told = headline("mtp_mlx", {"decode": lines})
