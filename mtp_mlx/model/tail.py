@@ -5,6 +5,7 @@ open, so that blocks of any length take the same functions; what cuts arrays or 
 must stay outside. They must not hold the layer, which holds them, so that its scalar is given.
 """
 
+import weakref
 from collections.abc import Callable
 from operator import getitem, is_
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
@@ -23,9 +24,32 @@ R = TypeVar("R")
 Finish = Callable[[mx.array, mx.array, mx.array | None, mx.array], mx.array]
 
 
+# What `_fresh` has given to MLX.
+_FOREVER: list[Callable[..., object]] = []
+
+
+def _fresh(function: Callable[P, R]) -> Callable[P, R]:
+    """The function compiled, as if it had never been.
+
+    Each thread keeps what it compiled by the address of the function, and only the one that drops
+    the function forgets it. So an address must not come back: what MLX is given is small and stays
+    for ever, and leads to the function without holding it.
+    """
+    reach = weakref.ref(function)
+
+    def door(*arguments: P.args, **named: P.kwargs) -> R:
+        own = reach()
+        assert own is not None, "called by nobody but its owner"
+        return own(*arguments, **named)
+
+    _FOREVER.append(door)
+    return compiled(door)
+
+
 class Kept(Generic[P, R]):
-    """A function of some modules, compiled; anew when one of their weights has been replaced, since
-    what is compiled holds the weights that it met."""
+    """A function of some modules, compiled; anew when a weight of theirs or a module within them
+    has been replaced, since what is compiled holds the weights that it met. The modules themselves
+    stay those that were given."""
 
     def __init__(self, function: Callable[P, R], *modules: nn.Module) -> None:
         self._function, self._compiled, self._modules = function, function, modules
@@ -43,9 +67,7 @@ class Kept(Generic[P, R]):
         parts = [part for module in self._modules for part in module.modules()]
         held = [(part, name, value) for part in parts for name, value in part.items()]
         self._parts, self._names, self._values = zip(*held, strict=True)
-        function = self._function
-        # A function of its own each time: threads keep what they compiled by the function.
-        self._compiled = compiled(lambda *arguments, **named: function(*arguments, **named))
+        self._compiled = _fresh(self._function)
 
 
 class Dense:

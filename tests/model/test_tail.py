@@ -1,6 +1,9 @@
 """What follows a layer's attention: compiled once, with the weights that there are."""
 
+import gc
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import numpy as np
@@ -132,3 +135,51 @@ def test_a_new_weight_counts_in_every_thread():
     thread.start()
     thread.join()
     assert np.allclose(np.array(function(x)), np.array(norm(line(x))), rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def threads() -> Iterator[list[Callable]]:
+    """Ways to call a function: in this thread, and in one that stays."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def elsewhere(function: Callable) -> object:
+            return pool.submit(function).result()
+
+        yield [lambda function: function(), elsewhere]
+        pool.submit(mx.clear_streams).result()
+
+
+@pytest.mark.parametrize("which", ["line", "norm"])
+def test_many_new_weights_count_in_every_thread(which, threads):
+    """A function that MLX was given may leave its address to the next one."""
+    function, line, norm = kept()
+    changed = {"line": line, "norm": norm}[which]
+    x = draw(1, 2, 8)
+    for count in range(20):
+        changed.weight = draw(2 + count, *changed.weight.shape)
+        mx.eval(x, changed.weight)
+        right = np.array(norm(line(x)))
+        for call in threads:
+            found = call(lambda: np.array(function(x)))
+            assert np.allclose(found, right, rtol=0, atol=1e-5), f"weight {count}"
+
+
+def test_a_new_layer_is_not_taken_for_a_freed_one(threads):
+    config = golden_pair("31b").target.config
+    width = config.hidden_size
+    x, attended = draw(1, 3, width), draw(2, 3, width)
+    mx.eval(x, attended)
+
+    def check(seed: int) -> None:
+        layer = DecoderLayer(config.layers[0], width, 1e-6)
+        layer.post_attention_layernorm.weight = draw(seed, width)
+        mx.eval(layer.parameters())
+        layer.self_attn = Still(attended)
+        right = np.array(by_parts(layer, x, attended, None))
+        for call in threads:
+            found = call(lambda: np.array(layer(x, None)))
+            assert np.allclose(found, right, rtol=0, atol=1e-4)
+
+    for count in range(10):
+        check(3 + count)
+        gc.collect()
