@@ -57,8 +57,8 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def exp(x: mx.array) -> mx.array:
-    """e^x for use within `compiled` on CPU: as a power of two, which the C library computes in a
-    third of the time that MLX's own exp and tanh take there, as near to the true value."""
+    """e^x for use within `compiled` on CPU: as a power of two, which the C library computes in half
+    the time that MLX's own exp and tanh take there for large arrays, as near to the true value."""
     return mx.power(2.0, x * _LOG2_E)
 
 

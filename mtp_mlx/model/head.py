@@ -6,9 +6,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mtp_mlx.config import CentroidSpec
-from mtp_mlx.model.backend import compiled, exp
+from mtp_mlx.model.backend import compiled
 from mtp_mlx.model.linear import Linear
-from mtp_mlx.model.norm import is_own
 
 
 @dataclass(frozen=True)
@@ -27,20 +26,11 @@ def _capped(logits: mx.array, cap: mx.array) -> mx.array:
     return mx.tanh(logits / cap) * cap
 
 
-@compiled
-def _capped_own(logits: mx.array, cap: mx.array) -> mx.array:
-    """The same: tanh |u| is (1 - e^-2|u|) / (1 + e^-2|u|), which loses nothing of large logits."""
-    power = exp(-2.0 * mx.abs(logits) / cap)
-    capped = cap * (1.0 - power) / (1.0 + power)
-    return mx.where(logits < 0, -capped, capped)
-
-
 def softcap(logits: mx.array, cap: float | None) -> mx.array:
     """cap · tanh(logits / cap), or the logits themselves."""
     if cap is None:
         return logits
-    capped = _capped_own if is_own(logits) else _capped
-    return capped(logits, mx.array(cap, logits.dtype))
+    return _capped(logits, mx.array(cap, logits.dtype))
 
 
 def tied_head(hidden: mx.array, embedding: nn.Embedding, cap: float | None) -> mx.array:

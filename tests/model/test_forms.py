@@ -73,18 +73,15 @@ def test_a_gpu_computes_the_same(as_gpu, name, spec, tokens, heads):
 EDGES = [0.0, 1e-30, 1e-3, 0.5, 3.0, 12.0, 100.0, 1e4, 1e30, float("inf")]
 
 
-def test_what_is_made_of_powers_of_two_is_as_near_as_it_should_be():
+def test_a_gelu_of_powers_of_two_is_as_near_as_it_should_be():
     x = np.array(EDGES + [-each for each in EDGES], dtype=np.float32)
     with np.errstate(invalid="ignore"):
         wide = x.astype(np.float64)
         u = 0.7978845608028654 * (wide + 0.044715 * wide**3)
         gelu = 0.5 * wide * (1 + np.tanh(u))
-    capped = 30 * np.tanh(wide / 30)
     found = np.array(ffn.geglu(mx.array(x), mx.ones(x.shape)))
     assert np.allclose(found[:-1], gelu[:-1], rtol=2e-6, atol=1e-6)
     assert np.isnan(found[-1]) and np.isnan(gelu[-1])
-    assert np.allclose(np.array(head.softcap(mx.array(x), 30.0)), capped, rtol=0, atol=4e-6)
-    assert np.isnan(np.array(head.softcap(mx.array([np.nan]), 30.0))).all()
 
 
 def without_compiler() -> dict[str, list[float]]:
