@@ -12,7 +12,7 @@ import mlx.nn as nn
 
 from mtp_mlx.config import LayerSpec, TargetConfig
 from mtp_mlx.model.attention import Attention
-from mtp_mlx.model.backend import queue
+from mtp_mlx.model.backend import on_gpu, queue
 from mtp_mlx.model.batch import Batch
 from mtp_mlx.model.cache import Cache
 from mtp_mlx.model.ffn import MLP, make_experts
@@ -24,8 +24,9 @@ from mtp_mlx.model.tail import Dense, Mixed
 from mtp_mlx.model.view import View, last_view, target_view
 from mtp_mlx.model.weights import fill
 
-# The device starts on so many layers while the host builds the graph of the next ones.
-STARTED_LAYERS = 4
+# The device starts on so many layers while the host builds the graph of the next ones. On a GPU a
+# start is a command buffer; on a CPU it costs little, and a longer queue has the host wait for it.
+STARTED_LAYERS, STARTED_ON_CPU = 4, 1
 
 
 class DecoderLayer(nn.Module):
@@ -151,10 +152,11 @@ class Target(nn.Module):
         routes: Routes | None,
     ) -> mx.array:
         """x [N, D] through some of the layers."""
+        started = STARTED_LAYERS if on_gpu() else STARTED_ON_CPU
         for index in indices:
             own = None if per_layer is None else per_layer[:, index]
             x = self.layers[index](x, view, own, routes)
-            if index % STARTED_LAYERS == STARTED_LAYERS - 1:
+            if index % started == started - 1:
                 queue(x)
         return x
 
