@@ -72,7 +72,7 @@ def exponent_of_steps(lines: Sequence[Line], name: str) -> float | None:
         return None
     lost = len(clear) - [*clear[::-1], False].index(False)
     first = max(lost - 1, 0)
-    steps = [max(steps[first], noises[first]) if lost else steps[0], *steps[first + 1 :]]
+    steps = [noises[first] if lost else steps[0], *steps[first + 1 :]]
     return exponent([line["context"] for line in lines[1 + first :]], steps)
 
 

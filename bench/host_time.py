@@ -89,13 +89,22 @@ def show(line: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Print the table and the JSON line."""
+    """Print the table and the JSON line; 2 where a process fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", choices=NAMES, default="tiny")
     parser.add_argument("--rows", type=int, nargs="+", choices=range(1, 9), default=list(ROWS))
     parser.add_argument("--tokens", type=at_least(2), default=128, help="new ones of each row")
     parser.add_argument("--repeats", type=positive, default=5)
     asked = parser.parse_args()
+    try:
+        return beside(asked)
+    except process.Failed as error:
+        print(f"bench.host_time: {error}", file=sys.stderr)
+        return 2
+
+
+def beside(asked: argparse.Namespace) -> int:
+    """All that is asked for, from processes to JSON."""
     present = [name for name in (LM, OWN) if name in process.installed()]
     if LM not in present:
         print(f"{LM}: {environment.ABSENT}")

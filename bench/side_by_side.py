@@ -12,13 +12,13 @@ Timed are, by the clock of the engine's process: `decode`, ids that reach the ho
 has its first one, over the seconds from then to the last; and `whole`, all ids over the seconds
 from asking to the last, prompts included. Ratios are of decoding, within a repeat; median, lowest
 and highest over the repeats are shown, and of those within the noise no median. One run more of
-each variant is not timed but counted, while all rows decode: target forwards a token and row (of a
-plain engine 1), drafts accepted a row and round (tokens a forward of the row, less 1), and reads,
-how often the host waits for an array, a target forward. CPU time is of all threads; other programs
-move it less than the clock. A row is wrong where any run gives other ids than the same engine does
-for the row alone, plain; a preloaded BLAS rounds a row otherwise beside others, so there wrong rows
-are counted but no failure. `MB` is MLX's own peak with the weights. Each variant writes a few ids
-untimed before a case.
+each variant is not timed but counted, while all rows decode: these `rounds`, a forward of the
+target each; target forwards a token and row (of a plain engine 1), drafts accepted a row and round
+(tokens a forward of the row, less 1), and reads, how often the host waits for an array, a target
+forward. CPU time is of all threads; other programs move it less than the clock. A row is wrong
+where any run gives other ids than the same engine does for the row alone, plain; a preloaded BLAS
+rounds a row otherwise beside others, so there wrong rows are counted but no failure. `MB` is MLX's
+own peak with the weights. Each variant writes a few ids untimed before a case.
 
 With --blas a library is preloaded in all processes in place of the BLAS that MLX's CPU wheels come
 with; OpenBLAS makes rows cheap, as a good GPU does. On Debian:
@@ -57,8 +57,8 @@ from mtp_mlx.measure.where import where
 from mtp_mlx.request import MAX_DRAFT_TOKENS
 
 RATIO = "x mlx-lm"  # of decoding
-HEADS = ("tok/s", "low-high", RATIO, "whole", "fwd/tok", "accept", "reads", "CPU ms/tok", "wrong")
-HEADS += ("MB",)
+HEADS = ("tok/s", "low-high", RATIO, "whole", "rounds", "fwd/tok", "accept", "reads")
+HEADS += ("CPU ms/tok", "wrong", "MB")
 USUAL = {"rows": [1, 4, 8], "depths": [1, 3], "peer_drafts": 3, "tokens": 256, "repeats": 3}
 QUICK = {"rows": [1, 2], "depths": [2], "peer_drafts": 3, "tokens": 24, "repeats": 1}
 SHARE_REPEATS = 60  # steps that tell what a draft costs
@@ -111,6 +111,7 @@ def line(
         "whole_tokens_per_s": spread(own.whole),
         "decode_over_base": None if base is None else compared(own.decode, base.decode),
         "whole_over_base": None if base is None else compared(own.whole, base.whole),
+        "counted_rounds": own.total("forwards"),
         "forwards_per_token": rows / tokens,
         "accepted": tokens / rows - 1,
         "reads_per_forward": own.total("reads") / own.total("forwards"),
@@ -136,6 +137,7 @@ def show(found: dict[str, Any]) -> None:
         f"{speed['lowest']:.0f}-{speed['highest']:.0f}",
         "-" if over is None else told(over),
         f"{found['whole_tokens_per_s']['median']:.0f}",
+        str(found["counted_rounds"]),
         f"{found['forwards_per_token']:.2f}",
         f"{found['accepted']:.2f}",
         f"{found['reads_per_forward']:.1f}",
@@ -184,8 +186,9 @@ def measure_pair(
     texts = {kind: prompts(pair, LENGTHS[kind])[: max(most, 3)] for kind in asked.lengths}
     every = [prompt for kind in texts.values() for prompt in kind]
     right = {name: truths(engine, asked.tokens, every) for name, engine in engines.items()}
+    same_alone = {}
     for name, own in right.items():
-        same = sum(own[key] == right[OWN][key] for key in own)
+        same_alone[name] = same = sum(own[key] == right[OWN][key] for key in own)
         print(f"{pair}, {name}: {same} of {len(own)} rows alone are ours, to the last id")
     cases = []
     for kind in asked.lengths:
@@ -204,7 +207,8 @@ def measure_pair(
             for bar in met:
                 show_bar(bar)
             case_is = {"pair": pair, "rows": rows, "lengths": kind, "draft_share": share}
-            cases.append({**case_is, "lines": lines, "bars": met})
+            alone = {"same_alone": same_alone, "of_alone": len(right[OWN])}
+            cases.append({**case_is, **alone, "lines": lines, "bars": met})
     return cases
 
 

@@ -49,11 +49,23 @@ class Mark:
     counts: Counts
 
 
+class TooShort(ValueError):
+    """The replies asked for leave no round in which all rows decode."""
+
+    def __init__(self, job: Job) -> None:
+        rows = len(job.prompts)
+        super().__init__(
+            f"{job.tokens} ids a row, {rows} rows, drafts {job.drafts}: a row has all its ids "
+            "before all rows decode; ask for more tokens"
+        )
+
+
 def play(engine: Engine, job: Job) -> Done:
     """Run a job, with the clock or the counters on.
 
     The clock runs on to the last id. Counted is as long as all rows decode: rows with drafts end
-    one by one, and rounds of fewer rows would pass for rounds of all.
+    one by one, and rounds of fewer rows would pass for rounds of all. Raises TooShort where a row
+    of a counted run has all its ids before that.
     """
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -71,6 +83,8 @@ def play(engine: Engine, job: Job) -> Done:
             if first is None and all(texts):
                 first = mark()
             is_last = ended is None and len(texts[row]) == job.tokens
+            if job.counts and is_last and first is None:
+                raise TooShort(job)
             is_beside = ended is not None and ended.counts.forwards == engine.meter.counts.forwards
             if job.counts and (is_last or is_beside):  # to the end of the first row's last round
                 ended = mark()
@@ -80,6 +94,8 @@ def play(engine: Engine, job: Job) -> Done:
     if short or first is None:
         raise RuntimeError(f"replies of {sorted(short)} ids instead of {job.tokens}")
     seen = ended.counts - first.counts if job.counts else Counts()
+    if job.counts and not seen.forwards:
+        raise TooShort(job)
     return Done(
         texts=texts,
         whole_s=whole_s,
@@ -128,4 +144,7 @@ def serve(load: Callable[[str, str], Engine]) -> None:
     engine = load(asked["target"], asked["drafter"])
     answer(about(engine))
     for line in sys.stdin:
-        answer(asdict(play(engine, Job(**json.loads(line)))))
+        try:
+            answer(asdict(play(engine, Job(**json.loads(line)))))
+        except TooShort as error:
+            answer({"error": str(error)})

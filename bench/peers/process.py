@@ -21,7 +21,7 @@ MODULES = {OWN: "bench.peers.own", LM: "bench.peers.lm", VLM: "bench.peers.vlm_e
 
 
 class Failed(RuntimeError):
-    """A process has ended before it was asked to."""
+    """A process has ended before it was asked to, or cannot do what it was asked for."""
 
 
 def write_pairs(pair: str, folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -45,7 +45,7 @@ class Process:
     _popen: subprocess.Popen[str]
 
     def run(self, job: Job) -> Done:
-        """One job, to its end. Raises Failed where the engine has ended."""
+        """One job, to its end. Raises Failed where there is none."""
         answer = _ask(self._popen, asdict(job), self.name)
         self.about["max_rss_bytes"] = answer.pop("max_rss_bytes")
         return Done(**answer)
@@ -59,7 +59,10 @@ def _ask(popen: subprocess.Popen[str], value: dict[str, Any], name: str) -> dict
     line = popen.stdout.readline()
     if not line:
         raise Failed(f"{name} has ended with exit code {popen.wait()}; see its lines above")
-    return json.loads(line)
+    answer = json.loads(line)
+    if "error" in answer:
+        raise Failed(f"{name}: {answer['error']}")
+    return answer
 
 
 @contextlib.contextmanager
