@@ -194,7 +194,8 @@ def test_exceptions_are_caught_by_kind():
 
 
 def test_no_module_holds_an_array_or_a_seed():
-    """What is made of MLX at import is types alone; whatever is called there makes something."""
+    """No variable of a module is made by a call of MLX, but for what `compiled` gives, which makes
+    nothing before its first call."""
     for path in SOURCES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:

@@ -2,8 +2,9 @@
 
 Heat, and other programs that come and go, fall on all that is compared when it is run in turn,
 there and back (A B B A). A ratio is that of the same repeats, and is told only where its effect, by
-how much the smaller side misses the larger one, is more than the spread of the repeats: else it is
-within the noise. That is the same for a ratio and its inverse.
+how much the smaller side misses the larger one, is more than the spread of the repeats, and no more
+than one of five says the opposite: else it is within the noise. That is the same for a ratio and
+its inverse.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Whatever loads a pair tells, on stderr, what is to be known of this machine."""
+"""What loads a pair tells, on stderr, what is to be known of this machine."""
 
 import pytest
 
