@@ -84,6 +84,7 @@ class Engine:
         self.counters = Counters()
         self.planner: Planner = FixedPlanner() if planner is None else planner
         self._air: Airborne | None = None
+        self._has_drafted = False  # the last round that did not run ahead
         self.watch = Watch()
         self._clock = RoundClock()
         self._shadows = Shadows()
@@ -319,6 +320,9 @@ class Engine:
         self._clock.begin()
         rows = tuple(self._input(s) for s in running)
         decision = self.planner.plan(rows)
+        if decision.is_plain and self._has_drafted:
+            self._clock.disturb()  # the host's part, which runs ahead from now on, is in its time
+        self._has_drafted = not decision.is_plain
         draft = Draft(decision.lengths)
         if self.drafter is not None and not decision.is_plain:
             made = propose(self.target, self.drafter, self.cache, running, decision.made)

@@ -229,3 +229,36 @@ def test_the_statistics_hold_what_the_last_decision_cost():
     assert len(costs.forward_s) > 1
     assert costs.plain_tokens_per_s == pytest.approx(decision.allocation.plain.rate)
     assert Decision((3,), (3,)).costs is None
+
+
+class Alternating(PolicyPlanner):
+    """One round with drafts, then three without; notes which of them taught what a round takes."""
+
+    def __init__(self, *given) -> None:
+        super().__init__(*given)
+        self._count, self.cleans = 0, []
+
+    def plan(self, rows, in_the_air=0):
+        decision = super().plan(tuple(replace(r, is_command=True, cap=0) for r in rows), in_the_air)
+        if (self._count + in_the_air) % 4:
+            return decision
+        lengths = tuple(min(row.cap, 1) for row in rows)
+        return replace(decision, made=lengths)  # shadows: the rows' tokens stay their own
+
+    def learn(self, decision, outcomes, timing, shadows):
+        self._count += 1
+        self.cleans.append((decision.is_plain, timing.is_clean))
+        super().learn(decision, outcomes, timing, shadows)
+
+
+def test_a_plain_round_behind_drafts_teaches_no_cost_for_it_did_not_run_ahead():
+    pair = embedded_pair("tiny")
+    planner = Alternating(FLAT, 1, MAX_DRAFT_TOKENS)
+    engine = Engine(pair.target, pair.drafter, max_num_seqs=1, planner=planner)
+    asked = Request(prompt=(2, 44, 45), sampling=Sampling(), max_tokens=30, num_draft_tokens=None)
+    engine.submit(asked)
+    while not engine.is_idle:
+        engine.step()
+    settled = planner.cleans[8:20]
+    assert [is_plain for is_plain, _ in settled] == [False, True, True, True] * 3
+    assert [is_clean for _, is_clean in settled] == [True, False, True, True] * 3

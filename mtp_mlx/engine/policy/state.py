@@ -54,6 +54,8 @@ def allocate(state: State, rows: tuple[RowInput, ...], limits: Limits) -> Alloca
 
     Rows need no admission: an unknown one is expected to be as the others were.
     """
+    if state.previous is not None and _is_settled(state.previous, rows, limits):
+        return state.previous
     candidates = tuple(_candidate(state.acceptance, row) for row in rows)
     num_drafts = min(sum(len(c.survival) for c in candidates), limits.max_tokens - len(rows))
     prices = _prices(state.costs, len(rows), num_drafts)
@@ -117,6 +119,13 @@ def observe(
 def retire(state: State, row: RowId) -> State:
     """A row has left the batch."""
     return replace(state, acceptance=state.acceptance.retire(row))
+
+
+def _is_settled(before: Allocation, rows: tuple[RowInput, ...], limits: Limits) -> bool:
+    """Whether nothing is there to decide, as in the last round: the same rows may not draft."""
+    if before.is_free or any(before.drafts) or limits.prefill_tokens:
+        return False
+    return before.rows == tuple([row.id for row in rows]) and not any(row.cap for row in rows)
 
 
 def _candidate(acceptance: Acceptance, row: RowInput) -> Candidate:
