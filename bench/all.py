@@ -72,6 +72,8 @@ BENCHES = (
     Bench("bench.full_size", "--pair 26b --shrink 16 --quick", None),
     Bench("bench.roofline", "--chips", "--quick"),
     Bench("bench.fit_table"),
+    Bench("bench.fit_load", "", "--pair tiny --rows 1"),
+    Bench("bench.proofs", "--only mutants waits client", "--only waits"),
     Bench("mtp_mlx", f"bench tiny --quick {CURVES} --json --plot {PLOT}", None),
 )
 

@@ -164,6 +164,17 @@ def _graph(result: Any) -> str:
     return f"operations of a forward: {_range(counts, 'd')}"
 
 
+def _fit_load(result: Any) -> str:
+    off = _range([line["off"] for line in result["lines"]], "+.1%")
+    return f"expected peak over the measured one: {off}"
+
+
+def _proofs(result: Any) -> str:
+    proofs = result["proofs"]
+    held = sum(each["exit_code"] == 0 for each in proofs)
+    return f"{held} of {len(proofs)} hold"
+
+
 def _model(result: Any) -> str:
     ratios = [line["over_plain"] for line in result["decode"] if line["over_plain"]]
     return f"over plain: {told_range(ratios)}"
@@ -189,5 +200,7 @@ HEADLINES: dict[str, Callable[[Any], str]] = {
     "full_size": _full_size,
     "roofline": _roofline,
     "graph": _graph,
+    "fit_load": _fit_load,
+    "proofs": _proofs,
     "mtp_mlx": _model,
 }
