@@ -44,7 +44,7 @@ SLIDING, FULL = replace(SMALL, pattern="SSSSSS"), replace(SMALL, pattern="FFFFFF
 DRAFTS = 3
 CHUNKS = (PREFILL_CHUNK // 4, PREFILL_CHUNK)
 WARM_ROUNDS = 2
-MOST_ROUNDS = ROOM // 2 // (DRAFTS + 1) - WARM_ROUNDS - 1  # that the rows have room for
+MOST_ROUNDS = ROOM // 4 // (DRAFTS + 1) - WARM_ROUNDS  # that the rows have room for, twice
 # Exponents above these are superlinear, and not flat; noise of a shared machine is below.
 MOST_LINEAR, MOST_FLAT = 1.2, 0.2
 MOST_GROWN = 1.5  # times the shortest context's time, of sliding layers at the longest
@@ -106,6 +106,7 @@ def round_lines(contexts: Sequence[int], rounds: int) -> list[Line]:
         taken: dict[int, list[float]] = {length: [] for length in engines}
         for repeat in range(WARM_ROUNDS + rounds):
             for length, engine in engines.items():
+                engine.step()  # the one before may have had the longest context: caches are cold
                 started = time.perf_counter()
                 engine.step()
                 if repeat >= WARM_ROUNDS:
