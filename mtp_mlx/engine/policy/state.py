@@ -54,8 +54,6 @@ def allocate(state: State, rows: tuple[RowInput, ...], limits: Limits) -> Alloca
 
     Rows need no admission: an unknown one is expected to be as the others were.
     """
-    if state.previous is not None and _is_settled(state.previous, rows, limits):
-        return state.previous
     candidates = tuple(_candidate(state.acceptance, row) for row in rows)
     num_drafts = min(sum(len(c.survival) for c in candidates), limits.max_tokens - len(rows))
     prices = _prices(state.costs, len(rows), num_drafts)
@@ -121,14 +119,9 @@ def retire(state: State, row: RowId) -> State:
     return replace(state, acceptance=state.acceptance.retire(row))
 
 
-def _is_settled(before: Allocation, rows: tuple[RowInput, ...], limits: Limits) -> bool:
-    """Whether nothing is there to decide, as in the last round: the same rows may not draft."""
-    if before.is_free or any(before.drafts) or limits.prefill_tokens:
-        return False
-    return before.rows == tuple([row.id for row in rows]) and not any(row.cap for row in rows)
-
-
 def _candidate(acceptance: Acceptance, row: RowInput) -> Candidate:
+    if not row.cap:  # nothing to draft, and nothing to look up
+        return Candidate((), (), (), 0 if row.is_command else None)
     estimate = acceptance.of(row.id)
     return Candidate(
         survival=search.survival(estimate.rate, row.cap),

@@ -263,17 +263,6 @@ def test_a_trial_falls_due_in_the_same_round_whether_planned_ahead_or_not():
     raise AssertionError("no trial was due")
 
 
-def test_rows_with_commands_of_none_are_decided_once():
-    state = start(FLAT)
-    commanded = tuple(policy.RowInput(index, 0, is_command=True) for index in range(3))
-    first = policy.allocate(state, commanded, limits())
-    state = played(state, first, (0, 0, 0))
-    assert policy.allocate(state, commanded, limits()) is first
-    assert policy.allocate(state, rows(3), limits()) is not first
-    assert policy.allocate(state, commanded[:2], limits()) is not first
-    assert policy.allocate(state, commanded, limits(prefill_tokens=9)) is not first
-
-
 def first_shadow(machine: policy.Calibration) -> tuple[int, int]:
     """The round of the first shadow, and its depth; no draft is ever right."""
     state = start(machine)
