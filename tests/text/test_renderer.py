@@ -260,9 +260,17 @@ def run_script(ending: str, *, shell: str = "", group: bool = False) -> subproce
     )
 
 
-def worker_of(parent: subprocess.Popen[str]) -> int:
+def line_of(parent: subprocess.Popen[str]) -> str:
+    """Its next line, and no byte more: what a buffered read takes, `communicate` never sees."""
     assert parent.stdout is not None
-    return int(parent.stdout.readline())
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(parent.stdout.fileno(), 1)):
+        line += byte
+    return line.decode()
+
+
+def worker_of(parent: subprocess.Popen[str]) -> int:
+    return int(line_of(parent))
 
 
 @pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise KeyboardInterrupt"])
@@ -292,7 +300,7 @@ def test_an_interrupt_reaches_the_parent_alone():
     )
     with run_script(ending, group=True) as parent:
         worker = worker_of(parent)
-        assert parent.stdout.readline() == "rendering\n"
+        assert line_of(parent) == "rendering\n"
         assert waits_for(lambda: state_of(worker) == "R")
         os.killpg(parent.pid, signal.SIGINT)
         output, errors = parent.communicate(timeout=WAIT_S)
